@@ -1,0 +1,1 @@
+"""Realtime voice agents, many at once: the library part, which needs no cluster."""

@@ -1,0 +1,1 @@
+"""One module per kind of caller: its protocol on one side, the session on the other."""

@@ -1,0 +1,1 @@
+"""The public port: request heads, routes, authentication, admission."""

@@ -1,0 +1,125 @@
+"""All settings of the service in one frozen record, made once by the command line and handed down.
+
+Nothing else reads the environment: an actor gets its settings as JSON when it is created. Secrets are wrapped, so that a
+record of settings can be logged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from orchestrator.errors import SettingsError
+
+__all__ = ["Secret", "Settings", "from_environment"]
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Secret(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """A value that never shows itself: `reveal()` is the only way to read it."""
+
+    value: str = ""
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        return self.value
+
+    def __repr__(self) -> str:
+        return "Secret(set)" if self.value else "Secret(empty)"
+
+    __str__ = __repr__
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one deployment is configured to do. Durations are seconds, sizes bytes.
+
+    `agent` is "package.module:attribute", imported by every session and tool actor. `model_url` is the endpoint of the
+    Realtime API, without query. `sessions_per_actor` trades isolation (1) for density.
+    """
+
+    agent: str = "orchestrator.demo.agent:agent"
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public_url: str | None = None
+    max_sessions: int = 200
+    request_head_timeout: float = 5.0
+    request_head_limit: int = 16 * 1024
+    front_door_keys: tuple[Secret, ...] = ()
+    twilio_auth_token: Secret = Secret()
+    token_secret: Secret = Secret()
+
+    model_url: str = "wss://api.openai.com/v1/realtime"
+    model_name: str = "gpt-realtime"
+    model_api_key: Secret = Secret()
+    model_open_timeout: float = 10.0
+    response_timeout: float = 15.0
+
+    caller_max_message: int = 4 * 1024 * 1024
+    twilio_max_message: int = 64 * 1024
+    model_max_message: int = 16 * 1024 * 1024
+    twilio_start_timeout: float = 10.0
+
+    session_actors: int = 4
+    sessions_per_actor: int = 1
+    tool_actors: int = 2
+    tool_timeout: float = 30.0
+
+    namespace: str = "realtime-orchestrator"
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not (self.front_door_keys and self.token_secret):
+            raise SettingsError(
+                f"the gateway would listen on {self.host} without authentication: set front_door_keys and token_secret, "
+                "or bind to 127.0.0.1"
+            )
+        for name in ("max_sessions", "session_actors", "sessions_per_actor", "tool_actors"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1")
+
+    def to_json(self) -> bytes:
+        """Encode for an actor of our own cluster. The result contains the secrets: never log it."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Settings:
+        """Decode what `to_json` made."""
+        return msgspec.json.decode(data, type=cls)
+
+
+_SECRETS = {"twilio_auth_token", "token_secret", "model_api_key"}
+
+
+def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read `ORCHESTRATOR_<NAME>` for every setting, then apply the overrides that are not None.
+
+    `OPENAI_API_KEY` stands in for `ORCHESTRATOR_MODEL_API_KEY`. Several front-door keys are separated by commas. Raises
+    SettingsError, naming the variable and never its value.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        text = environ.get(f"ORCHESTRATOR_{field.name.upper()}")
+        if text is None:
+            continue
+        if field.name == "front_door_keys":
+            values[field.name] = tuple(Secret(key.strip()) for key in text.split(",") if key.strip())
+        elif field.name in _SECRETS:
+            values[field.name] = Secret(text)
+        else:
+            try:
+                values[field.name] = msgspec.convert(text, field.type, strict=False)
+            except msgspec.ValidationError:
+                raise SettingsError(f"ORCHESTRATOR_{field.name.upper()} is not a valid {field.type}") from None
+    if "model_api_key" not in values and environ.get("OPENAI_API_KEY"):
+        values["model_api_key"] = Secret(environ["OPENAI_API_KEY"])
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    return Settings(**values)

@@ -1,0 +1,1 @@
+"""The world outside, offline: a Realtime API endpoint and a phone carrier."""

@@ -1,0 +1,1 @@
+"""Metrics and logs; every name that they use stands in names.py."""

@@ -1,0 +1,1 @@
+"""Legs: connections that move messages and know nothing of conversations."""

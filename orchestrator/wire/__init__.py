@@ -1,0 +1,1 @@
+"""The protocols on the wire as types, one module per protocol."""
