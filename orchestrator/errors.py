@@ -138,14 +138,16 @@ class ModelFault(OrchestratorError):
 class LegConnectError(ModelFault):
     """A connection could not be opened or upgraded.
 
-    `status` is the HTTP status of the refusal, or None when no answer came.
+    `status` is the HTTP status of the refusal, or None when no answer came; `body` the beginning of what the refusal said,
+    for a log that may hold what the endpoint writes.
     """
 
     code = "connect_failed"
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, body: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.body = body
 
 
 class ModelBehaviorError(ModelFault):

@@ -40,11 +40,13 @@ class Secret(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one deployment is configured to do. Durations are seconds, sizes bytes.
 
-    `agent` is "package.module:attribute", imported by every session and tool actor. `model_url` is the endpoint of the
+    `agent` is "package.module:attribute", imported by every session and tool actor, and `run_config` names a
+    `RealtimeRunConfig` in the same way. `model_url` is the endpoint of the
     Realtime API, without query. `sessions_per_actor` trades isolation (1) for density.
     """
 
     agent: str = "orchestrator.demo.agent:agent"
+    run_config: str | None = None
 
     host: str = "127.0.0.1"
     port: int = 8080

@@ -1,0 +1,145 @@
+"""The calls of one process: takes sockets over, runs a call for each, ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import OrderedDict
+from typing import Any, Protocol
+
+from orchestrator.channels.call import Call, CallParts, CallReporter, ChannelFactory
+from orchestrator.channels.openai import OpenAIChannel
+from orchestrator.channels.twilio import TwilioChannel
+from orchestrator.errors import EndReason
+from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.openai_realtime import Dial
+from orchestrator.settings import Settings
+from orchestrator.stream_token import StreamTokens
+from orchestrator.telemetry.logs import get_logger
+from orchestrator.telemetry.metrics import Metrics
+from orchestrator.tool_runner import ToolRunner
+from orchestrator.transports.opening import connect
+
+__all__ = ["HostReporter", "SessionHost"]
+
+MAX_RECORDS = 256
+COUNT_EVERY = 1.0
+_log = get_logger()
+
+
+class HostReporter(CallReporter, Protocol):
+    """Hears of the calls of a process."""
+
+    def ended(self, session_id: str, reason: EndReason) -> None:
+        """A call is over and its socket is closed."""
+
+
+class SessionHost:
+    """Runs up to `sessions_per_actor` calls. All of it belongs to one event loop.
+
+    Owns one task for each call and one timer that settles the frame counts; `aclose` ends them all.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        agent: RealtimeAgent[Any],
+        *,
+        reporter: HostReporter,
+        metrics: Metrics,
+        tool_runner: ToolRunner | None = None,
+        run_config: dict[str, Any] | None = None,
+        dial: Dial = connect,
+    ) -> None:
+        self._settings = settings
+        self._agent = agent
+        self._reporter = reporter
+        self._metrics = metrics
+        self._tool_runner = tool_runner
+        self._run_config = run_config or {}
+        self._dial = dial
+        self._calls: dict[str, tuple[Call, asyncio.Task[None]]] = {}
+        # The records of calls that are over, the latest ones.
+        self._records: OrderedDict[str, bytes] = OrderedDict()
+        tokens = StreamTokens(settings.token_secret)
+        self._channels: dict[str, ChannelFactory] = {
+            "openai": OpenAIChannel,
+            "twilio": lambda parts: TwilioChannel(parts, tokens),
+        }
+        self._timer = asyncio.get_running_loop().call_later(COUNT_EVERY, self._count)
+
+    @property
+    def free_seats(self) -> int:
+        """How many more calls may come."""
+        return max(0, self._settings.sessions_per_actor - len(self._calls))
+
+    def sessions(self) -> list[tuple[str, str, str]]:
+        """Return id, channel and state of the running calls."""
+        return [(session_id, call.channel_name, call.state.value) for session_id, (call, _) in self._calls.items()]
+
+    def adopt(
+        self, sock: socket.socket, *, session_id: str, channel: str, head: bytes, peer: str, accepted_at: float
+    ) -> EndReason | None:
+        """Take a caller's socket over. Returns why not, in which case the socket is still the giver's."""
+        make_channel = self._channels.get(channel)
+        if make_channel is None:
+            return EndReason("unknown_channel", f"no channel is called {channel}")
+        if session_id in self._calls:
+            return EndReason("session_busy", "the session is running here already")
+        if not self.free_seats:
+            return EndReason("no_seat", "all seats of this actor are taken")
+        call = Call(
+            CallParts(
+                session_id=session_id,
+                make_channel=make_channel,
+                settings=self._settings,
+                agent=self._agent,
+                run_config=self._run_config,
+                tool_runner=self._tool_runner,
+                metrics=self._metrics,
+                reporter=self._reporter,
+                peer=peer,
+                accepted_at=accepted_at,
+                dial=self._dial,
+            )
+        )
+        task = asyncio.get_running_loop().create_task(self._run(session_id, call, sock, head), name=f"call {session_id}")
+        self._calls[session_id] = (call, task)
+        return None
+
+    def end(self, session_id: str, reason: EndReason) -> bool:
+        """End a call; False when it is not here."""
+        entry = self._calls.get(session_id)
+        if entry is not None:
+            entry[0].end(reason)
+        return entry is not None
+
+    def describe(self, session_id: str) -> bytes | None:
+        """Return the record of a running or recent call as JSON, or None."""
+        entry = self._calls.get(session_id)
+        return self._records.get(session_id) if entry is None else entry[0].describe()
+
+    async def aclose(self, reason: EndReason) -> None:
+        """End all calls with this reason and wait for them. Cancelling it leaves the calls ending."""
+        self._timer.cancel()
+        tasks = [task for _, task in self._calls.values()]
+        for call, _ in self._calls.values():
+            call.end(reason)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self, session_id: str, call: Call, sock: socket.socket, head: bytes) -> None:
+        reason = EndReason("cancelled")
+        try:
+            reason = await call.run(sock, head)
+        finally:
+            del self._calls[session_id]
+            self._records[session_id] = call.describe()
+            if len(self._records) > MAX_RECORDS:
+                self._records.popitem(last=False)
+            self._reporter.ended(session_id, reason)
+
+    def _count(self) -> None:
+        for call, _ in self._calls.values():
+            call.count_frames()
+        self._timer = asyncio.get_running_loop().call_later(COUNT_EVERY, self._count)

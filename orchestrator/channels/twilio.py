@@ -1,0 +1,200 @@
+"""Phone calls over Twilio Media Streams.
+
+The model speaks and hears µ-law as the carrier does, so audio passes through as the base64 text that it came as. Marks drive
+the playback cursor: each carries in its name the position that it stands for and the generation of the stream. A `clear` starts
+a new generation, because the carrier answers it by echoing all pending marks as if they had been played.
+
+Source: Twilio's documentation of Media Streams, "WebSocket messages".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any
+
+from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder
+from orchestrator.core.playback import PlaybackCursor
+from orchestrator.errors import EndReason, WireError
+from orchestrator.realtime.events import RealtimeAudio, RealtimeAudioEnd, RealtimeAudioInterrupted, RealtimeSessionEvent
+from orchestrator.realtime.openai_realtime import OpenAIRealtimeWebSocketModel
+from orchestrator.stream_token import StreamTokens
+from orchestrator.telemetry.logs import get_logger
+from orchestrator.telemetry.names import WIRE_ERRORS_TOTAL, WIRE_UNKNOWN_EVENTS_TOTAL
+from orchestrator.transports.base import LegOptions
+from orchestrator.wire import twilio as wire
+
+__all__ = ["TwilioChannel"]
+
+# A mark every 200 ms: closer ones delay the carrier's player, wider ones make a lost anchor felt.
+MARK_EVERY_MS = 200.0
+# Caller audio kept while the model is being connected: 10 s of 20 ms frames.
+EARLY_FRAMES = 500
+
+
+class TwilioChannel(LegHolder):
+    """One phone call."""
+
+    name = "twilio"
+    subprotocol: str | None = None
+
+    def __init__(self, parts: ChannelParts, tokens: StreamTokens) -> None:
+        self._parts = parts
+        self._tokens = tokens
+        self._log = get_logger().bind(session_id=parts.session_id, channel=self.name)
+        self.counts = FrameCounts()
+        self._cursor = PlaybackCursor()
+        self._model: OpenAIRealtimeWebSocketModel | None = None
+        self._early: deque[str] = deque(maxlen=EARLY_FRAMES)
+        # Unknown until the carrier's `start`.
+        self._stream_sid: str | None = None
+        self._generation = 0
+        self._marked_ms = 0.0
+        self._sent_since_clear = False
+
+    @property
+    def playback(self) -> PlaybackCursor:
+        """The cursor that the carrier's marks anchor."""
+        return self._cursor
+
+    @property
+    def start_timeout(self) -> float:
+        """The carrier sends `start` right after its handshake."""
+        return self._parts.settings.twilio_start_timeout
+
+    def leg_options(self) -> LegOptions:
+        """The carrier's messages are small."""
+        return LegOptions(max_message=self._parts.settings.twilio_max_message)
+
+    def model_settings(self) -> dict[str, Any]:
+        """µ-law on both sides; the model's own voice activity detection decides about turns and interruptions."""
+        detection = {"type": "server_vad", "create_response": True, "interrupt_response": True}
+        return {
+            "audio": {
+                "input": {"format": "g711_ulaw", "turn_detection": detection},
+                "output": {"format": "g711_ulaw"},
+            }
+        }
+
+    def live(self, model: OpenAIRealtimeWebSocketModel) -> None:
+        """Send on what the caller said in the meantime, and everything from now on as it comes."""
+        for payload in self._early:
+            model.append_payload(payload)
+        self._early.clear()
+        self._model = model
+
+    def on_text(self, data: bytes) -> None:
+        """Take in a message of the carrier."""
+        try:
+            event = wire.decode_inbound(data)
+        except WireError as error:
+            self._violation(1007, error.wire_code, error.message)
+            return
+        if type(event) is wire.Media:
+            self._on_media(event)
+        elif isinstance(event, wire.UnknownEvent):
+            self._parts.metrics.inc(WIRE_UNKNOWN_EVENTS_TOTAL, side="caller")
+            self._log.info("unknown_carrier_event", event_type=event.type[:64])
+        elif isinstance(event, wire.Start):
+            self._on_start(event)
+        elif isinstance(event, wire.Mark):
+            self._on_mark(event)
+        elif isinstance(event, wire.Dtmf):
+            self._log.info("dtmf")
+        elif isinstance(event, wire.Stop):
+            self._parts.control.end(EndReason("caller_hung_up", "the carrier stopped the stream", by="caller"))
+
+    def on_binary(self, data: bytes) -> None:
+        """The carrier sends text only."""
+        del data
+        self._violation(1003, "binary_frame", "Media Streams messages are text")
+
+    def on_closed(self, reason: EndReason) -> None:
+        """The carrier's connection ended."""
+        code = "caller_hung_up" if reason.code in ("closed_normally", "going_away") else "caller_lost"
+        self._parts.control.end(EndReason(code, reason.text, reason.code, "caller"))
+
+    def on_session_event(self, event: RealtimeSessionEvent) -> None:
+        """Play what the agent says; stop when it is interrupted."""
+        if type(event) is RealtimeAudio:
+            self._play(event.audio.payload)
+        elif isinstance(event, RealtimeAudioInterrupted):
+            self._clear()
+        elif isinstance(event, RealtimeAudioEnd):
+            self._mark()
+
+    def tell_failure(self, reason: EndReason) -> None:
+        """The protocol has no words for it: the close of the stream lets the carrier's next instruction run."""
+
+    def _on_media(self, event: wire.Media) -> None:
+        if event.stream_sid != self._stream_sid:
+            self._violation(1008, "wrong_stream", "media of another stream, or before its start")
+            return
+        self.counts.received += 1
+        if self._model is not None:
+            self._model.append_payload(event.media.payload)
+        else:
+            self.counts.early_dropped += len(self._early) == EARLY_FRAMES
+            self._early.append(event.media.payload)
+
+    def _on_start(self, event: wire.Start) -> None:
+        if self._stream_sid is not None:
+            self._violation(1008, "second_start", "the stream has started already")
+            return
+        form = event.start.media_format
+        if (form.encoding, form.sample_rate, form.channels) != ("audio/x-mulaw", 8000, 1):
+            self._violation(1003, "media_format", "only audio/x-mulaw at 8000 Hz with one channel is spoken here")
+            return
+        token = event.start.custom_parameters.get("token", "")
+        if not self._tokens.redeem(token, event.start.call_sid, time.time()):
+            self._violation(1008, "stream_token", "the stream was not announced by our answer to the call's webhook")
+            return
+        self._stream_sid = event.stream_sid
+        self._log.info("stream_started", call_sid=event.start.call_sid, stream_sid=event.stream_sid)
+        given = {key: value for key, value in event.start.custom_parameters.items() if key != "token"}
+        self._parts.control.caller_ready({"call_sid": event.start.call_sid, **given})
+
+    def _on_mark(self, event: wire.Mark) -> None:
+        generation, _, position = event.mark.name.partition(":")
+        if generation == str(self._generation) and position.isascii() and position.isdigit():
+            self._cursor.reached(float(position[:12]), self._now())
+
+    def _play(self, payload: str) -> None:
+        if self.leg is None or self._stream_sid is None:
+            return
+        self.leg.send_audio(wire.media_frame(self._stream_sid, payload))
+        self.counts.sent += 1
+        self._sent_since_clear = True
+        if self._cursor.sent_ms - self._marked_ms >= MARK_EVERY_MS:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Ask to hear when everything sent so far has been played."""
+        if self.leg is None or self._stream_sid is None or self._cursor.sent_ms <= self._marked_ms:
+            return
+        self._marked_ms = self._cursor.sent_ms
+        # Rounded down: a mark must never claim more than was sent.
+        name = f"{self._generation}:{int(self._marked_ms)}"
+        self.leg.send_text(wire.encode(wire.OutMark(stream_sid=self._stream_sid, mark=wire.MarkDetails(name=name))))
+
+    def _clear(self) -> None:
+        if self.leg is None or self._stream_sid is None or not self._sent_since_clear:
+            return
+        # First void the marks that are out: the carrier will echo them as soon as it reads the clear.
+        self._generation += 1
+        self._marked_ms = self._cursor.sent_ms
+        self._sent_since_clear = False
+        self.leg.clear_audio()
+        self.leg.send_text(wire.encode(wire.OutClear(stream_sid=self._stream_sid)))
+
+    def _violation(self, close_code: int, code: str, text: str) -> None:
+        """Refuse what is against the protocol: the stream is closed, the reason logged and counted."""
+        self._parts.metrics.inc(WIRE_ERRORS_TOTAL, side="caller", code=code)
+        self._log.warning("caller_protocol_error", code=code, text=text)
+        if self.leg is not None:
+            self.leg.close(close_code, text)
+        self._parts.control.end(EndReason("caller_protocol_error", text, code, "caller"))
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,322 @@
+"""The logic of one session with a Realtime API endpoint: server events in, client events and model events out.
+
+It keeps three things right: never two responses at once (`core.response`), truncation at what was heard (`core.playback`), and
+silence after an interruption (audio of a response that was interrupted is void, however late it arrives). The shell around it
+owns the socket and the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import UNSET
+
+from orchestrator.core.commands import Emit, ModelCommand, Send
+from orchestrator.core.events import (
+    RealtimeModelAudioDoneEvent,
+    RealtimeModelAudioEvent,
+    RealtimeModelAudioInterruptedEvent,
+    RealtimeModelErrorEvent,
+    RealtimeModelInputAudioTimeoutTriggeredEvent,
+    RealtimeModelInputAudioTranscriptionCompletedEvent,
+    RealtimeModelItemDeletedEvent,
+    RealtimeModelItemUpdatedEvent,
+    RealtimeModelOutputTextDeltaEvent,
+    RealtimeModelSpeechStartedEvent,
+    RealtimeModelSpeechStoppedEvent,
+    RealtimeModelToolCallEvent,
+    RealtimeModelTranscriptDeltaEvent,
+    RealtimeModelTurnEndedEvent,
+    RealtimeModelTurnStartedEvent,
+    RealtimeModelUsageEvent,
+)
+from orchestrator.core.inputs import RealtimeModelSendInterrupt
+from orchestrator.core.items import RealtimeToolCallItem
+from orchestrator.core.playback import Cut
+from orchestrator.core.playback_source import PlaybackSource
+from orchestrator.core.response import (
+    CancelResponse,
+    CreateResponse,
+    GaveUp,
+    ResponseCommand,
+    ResponseRequest,
+    ResponseSequencer,
+)
+from orchestrator.core.wire_items import item_from_wire
+from orchestrator.errors import ModelFault, ResponseTimeoutError
+from orchestrator.usage import Usage
+from orchestrator.wire import realtime_client as client
+from orchestrator.wire import realtime_server as server
+from orchestrator.wire import realtime_types as types
+from orchestrator.wire.payload import base64_length
+
+__all__ = ["ModelSession"]
+
+Commands: TypeAlias = list[ModelCommand]
+PCM_BYTES_PER_MS = 48.0
+G711_BYTES_PER_MS = 8.0
+
+
+class ModelSession:
+    """One model session. Times are seconds of one monotonic clock; every method returns commands to perform in order.
+
+    `deadline` says when `expire` must be called.
+    """
+
+    def __init__(self, playback: PlaybackSource, *, response_timeout: float = 15.0) -> None:
+        self.playback = playback
+        self.responses = ResponseSequencer(response_timeout)
+        # The session as the server last reported it, or None before the first report.
+        self.session: types.RealtimeSessionConfig | None = None
+        self._bytes_per_ms = PCM_BYTES_PER_MS
+        # Does the server itself cancel the response when the caller speaks?
+        self._server_interrupts = True
+        # The response whose audio is void since it was interrupted, until it ends.
+        self._silenced: str | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` must be called, or None."""
+        return self.responses.deadline
+
+    def receive(self, event: server.ServerEvent, now: float) -> Commands:
+        """Take in an event of the server."""
+        handler = _HANDLERS.get(type(event))
+        return [] if handler is None else handler(self, event, now)
+
+    def expire(self, now: float) -> Commands:
+        """Give up what waited too long."""
+        return self._sequence(self.responses.expire(now))
+
+    def send_item(self, item: types.Item, now: float, *, respond: bool) -> Commands:
+        """Add an item to the conversation, and ask for a response if `respond`."""
+        commands: Commands = [Send(client.ConversationItemCreate(item=item))]
+        if respond:
+            commands += self._sequence(self.responses.request(ResponseRequest(), now))
+        return commands
+
+    def send_client_event(self, event: client.ClientEvent, now: float) -> Commands:
+        """Pass on an event that the program or the caller wrote; those that touch responses and playback take their part."""
+        if isinstance(event, client.ResponseCreate) and not _out_of_band(event):
+            event_id = event.event_id if isinstance(event.event_id, str) else None
+            return self._sequence(self.responses.request(ResponseRequest(body=event, event_id=event_id), now))
+        if isinstance(event, client.ResponseCancel):
+            wanted = event.response_id if isinstance(event.response_id, str) else None
+            if wanted is None or wanted == self.responses.active_id:
+                commands = self._sequence(self.responses.cancel(wanted), event)
+                return commands or [Send(event)]
+        if isinstance(event, client.ConversationItemTruncate):
+            cut = Cut(event.item_id, event.content_index, float(event.audio_end_ms), float(event.audio_end_ms))
+            return [Send(event), Emit(RealtimeModelAudioInterruptedEvent(event.item_id, event.content_index, cut))]
+        return [Send(event)]
+
+    def interrupt(self, request: RealtimeModelSendInterrupt, now: float) -> Commands:
+        """Stop playback and, unless `playback_only`, the response under way."""
+        commands = self._cut(now)
+        if not request.playback_only:
+            self._silenced = self.responses.active_id
+            commands += self._sequence(self.responses.cancel())
+        return commands
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self.responses.reset()
+        self._silenced = None
+
+    def _cut(self, now: float) -> Commands:
+        commands: Commands = []
+        for cut in self.playback.interrupt(now):
+            commands.append(Emit(RealtimeModelAudioInterruptedEvent(cut.item_id, cut.content_index, cut)))
+            truncate = client.ConversationItemTruncate(
+                item_id=cut.item_id, content_index=cut.content_index, audio_end_ms=int(cut.heard_ms)
+            )
+            commands.append(Send(truncate))
+        return commands
+
+    def _sequence(self, steps: Sequence[ResponseCommand], cancel: client.ResponseCancel | None = None) -> Commands:
+        commands: Commands = []
+        for step in steps:
+            match step:
+                case CreateResponse(event_id, None):
+                    commands.append(Send(client.ResponseCreate(event_id=event_id)))
+                case CreateResponse(event_id, body):
+                    commands.append(Send(msgspec.structs.replace(body, event_id=event_id)))
+                case CancelResponse(event_id, response_id):
+                    commands.append(Send(cancel or client.ResponseCancel(event_id=event_id, response_id=response_id or UNSET)))
+                case GaveUp("response_timeout", _):
+                    error: ModelFault = ResponseTimeoutError("the model did not answer a request for a response in time")
+                    commands.append(Emit(RealtimeModelErrorEvent(error)))
+                case GaveUp("overflow", _):
+                    error = ModelFault("too many requests for a response wait; ask for fewer")
+                    commands.append(Emit(RealtimeModelErrorEvent(error)))
+                case GaveUp():
+                    pass  # The server's own error event says why.
+        return commands
+
+    def _on_audio_delta(self, event: server.ResponseOutputAudioDelta, now: float) -> Commands:
+        if event.response_id == self._silenced:
+            return []
+        duration = base64_length(event.delta) / self._bytes_per_ms
+        self.playback.sent(event.item_id, event.content_index, duration, now)
+        return [
+            Emit(
+                RealtimeModelAudioEvent.from_payload(
+                    event.delta, event.response_id, event.item_id, event.content_index, duration
+                )
+            )
+        ]
+
+    def _on_audio_done(self, event: server.ResponseOutputAudioDone, now: float) -> Commands:
+        del now
+        return [Emit(RealtimeModelAudioDoneEvent(event.item_id, event.content_index))]
+
+    def _on_error(self, event: server.ErrorEvent, now: float) -> Commands:
+        error = event.error
+        before = (self.responses.state, self.responses.waiting)
+        commands = self._sequence(self.responses.refused(error.event_id, error.code, now))
+        raced = before != (self.responses.state, self.responses.waiting) and error.code in _RACES
+        # A race between the server's own response and ours is settled by the sequencer and is nobody's error.
+        return commands if raced else [Emit(RealtimeModelErrorEvent(error)), *commands]
+
+    def _on_input_timeout(self, event: server.InputAudioBufferTimeoutTriggered, now: float) -> Commands:
+        del now
+        return [Emit(RealtimeModelInputAudioTimeoutTriggeredEvent(event.item_id, event.audio_start_ms, event.audio_end_ms))]
+
+    def _on_item(self, event: server.ConversationItemAdded | server.ConversationItemDone, now: float) -> Commands:
+        del now
+        previous = event.previous_item_id if isinstance(event.previous_item_id, str) else None
+        item = item_from_wire(event.item, previous)
+        if item is None or isinstance(item, RealtimeToolCallItem):
+            return []  # Tool calls enter the history when their arguments are complete.
+        return [Emit(RealtimeModelItemUpdatedEvent(item))]
+
+    def _on_item_deleted(self, event: server.ConversationItemDeleted, now: float) -> Commands:
+        del now
+        return [Emit(RealtimeModelItemDeletedEvent(event.item_id))]
+
+    def _on_item_retrieved(self, event: server.ConversationItemRetrieved, now: float) -> Commands:
+        del now
+        item = item_from_wire(event.item, None)
+        return [] if item is None else [Emit(RealtimeModelItemUpdatedEvent(item))]
+
+    def _on_output_item(self, event: server.ResponseOutputItemAdded | server.ResponseOutputItemDone, now: float) -> Commands:
+        del now
+        item = item_from_wire(event.item, None)
+        if item is None:
+            return []
+        if not isinstance(item, RealtimeToolCallItem):
+            return [Emit(RealtimeModelItemUpdatedEvent(item))]
+        if not isinstance(event, server.ResponseOutputItemDone) or item.status != "completed":
+            return []  # A call that was interrupted while it was written is never carried out.
+        running = msgspec.structs.replace(item, status="in_progress")
+        call = RealtimeModelToolCallEvent(
+            name=item.name,
+            call_id=item.call_id or "",
+            arguments=item.arguments,
+            id=item.item_id,
+            response_id=event.response_id,
+        )
+        return [Emit(RealtimeModelItemUpdatedEvent(running)), Emit(call)]
+
+    def _on_response_created(self, event: server.ResponseCreated, now: float) -> Commands:
+        del now
+        if event.response.conversation_id is None:
+            return []  # Out of band: it runs beside the conversation and blocks nothing.
+        response_id = event.response.id or ""
+        self.responses.created(response_id)
+        return [Emit(RealtimeModelTurnStartedEvent(response_id=response_id))]
+
+    def _on_response_done(self, event: server.ResponseDone, now: float) -> Commands:
+        response = event.response
+        commands: Commands = []
+        if response.usage is not None:
+            commands.append(Emit(RealtimeModelUsageEvent(_usage(response.usage))))
+        if response.conversation_id is None:
+            return commands
+        response_id = response.id or ""
+        if response_id == self._silenced:
+            self._silenced = None
+        if response.status == "failed":
+            details = response.status_details
+            commands.append(Emit(RealtimeModelErrorEvent(getattr(details, "error", None) or details)))
+        commands.append(Emit(RealtimeModelTurnEndedEvent(response_id=response_id, status=response.status)))
+        return commands + self._sequence(self.responses.done(response_id, now))
+
+    def _on_session(self, event: server.SessionCreated | server.SessionUpdated, now: float) -> Commands:
+        del now
+        session = event.session
+        if not isinstance(session, types.RealtimeSessionConfig):
+            return []
+        self.session = session
+        audio = session.audio if isinstance(session.audio, types.AudioConfig) else None
+        if audio is not None and isinstance(audio.output, types.AudioOutputConfig):
+            form = audio.output.format
+            if isinstance(form, types.AudioFormat):
+                self._bytes_per_ms = PCM_BYTES_PER_MS if form.type == "audio/pcm" else G711_BYTES_PER_MS
+        if audio is not None and isinstance(audio.input, types.AudioInputConfig):
+            detection = audio.input.turn_detection
+            self._server_interrupts = getattr(detection, "interrupt_response", False) is True
+        return []
+
+    def _on_speech_started(self, event: server.InputAudioBufferSpeechStarted, now: float) -> Commands:
+        commands: Commands = [Emit(RealtimeModelSpeechStartedEvent(event.item_id, event.audio_start_ms))]
+        if self._server_interrupts:
+            # The server cancels the response by itself; what is still on its way of it is void from here on.
+            self._silenced = self.responses.active_id
+            commands += self._cut(now)
+        return commands
+
+    def _on_speech_stopped(self, event: server.InputAudioBufferSpeechStopped, now: float) -> Commands:
+        del now
+        return [Emit(RealtimeModelSpeechStoppedEvent(event.item_id, event.audio_end_ms))]
+
+    def _on_text_delta(self, event: server.ResponseOutputTextDelta, now: float) -> Commands:
+        del now
+        return [Emit(RealtimeModelOutputTextDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
+
+    def _on_transcript_delta(self, event: server.ResponseOutputAudioTranscriptDelta, now: float) -> Commands:
+        del now
+        return [Emit(RealtimeModelTranscriptDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
+
+    def _on_transcription(self, event: server.ConversationItemInputAudioTranscriptionCompleted, now: float) -> Commands:
+        del now
+        return [Emit(RealtimeModelInputAudioTranscriptionCompletedEvent(event.item_id, event.transcript))]
+
+
+_RACES = {"conversation_already_has_active_response", "response_cancel_not_active"}
+
+
+def _out_of_band(event: client.ResponseCreate) -> bool:
+    body = event.response
+    return isinstance(body, types.ResponseCreateParams) and body.conversation == "none"
+
+
+def _usage(usage: types.Usage) -> Usage:
+    read = usage.input_tokens or 0
+    written = usage.output_tokens or 0
+    return Usage(1, read, written, usage.total_tokens or read + written)
+
+
+_HANDLERS: dict[type, Callable[[ModelSession, Any, float], Commands]] = {
+    server.ConversationItemAdded: ModelSession._on_item,
+    server.ConversationItemDeleted: ModelSession._on_item_deleted,
+    server.ConversationItemDone: ModelSession._on_item,
+    server.ConversationItemInputAudioTranscriptionCompleted: ModelSession._on_transcription,
+    server.ConversationItemRetrieved: ModelSession._on_item_retrieved,
+    server.ErrorEvent: ModelSession._on_error,
+    server.InputAudioBufferSpeechStarted: ModelSession._on_speech_started,
+    server.InputAudioBufferSpeechStopped: ModelSession._on_speech_stopped,
+    server.InputAudioBufferTimeoutTriggered: ModelSession._on_input_timeout,
+    server.ResponseCreated: ModelSession._on_response_created,
+    server.ResponseDone: ModelSession._on_response_done,
+    server.ResponseOutputAudioDelta: ModelSession._on_audio_delta,
+    server.ResponseOutputAudioDone: ModelSession._on_audio_done,
+    server.ResponseOutputAudioTranscriptDelta: ModelSession._on_transcript_delta,
+    server.ResponseOutputItemAdded: ModelSession._on_output_item,
+    server.ResponseOutputItemDone: ModelSession._on_output_item,
+    server.ResponseOutputTextDelta: ModelSession._on_text_delta,
+    server.SessionCreated: ModelSession._on_session,
+    server.SessionUpdated: ModelSession._on_session,
+}

@@ -1,0 +1,130 @@
+"""How much of what was sent to the caller has been heard.
+
+All audio sent to a caller forms one line of time, counted in milliseconds since the first byte. The cursor knows how much of
+it was sent and where playback was at its last anchor; between anchors playback runs at the speed of the clock and never past
+what was sent. Anchors come from the clock alone (playback starts when audio is sent) or, better, from the marks that a carrier
+echoes when it has played up to them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+__all__ = ["Cut", "PlaybackCursor"]
+
+MAX_SPANS = 512
+
+
+class _Span(NamedTuple):
+    item_id: str
+    content_index: int
+    start: float
+    end: float
+    # Where in the item's own audio this span begins.
+    offset: float
+
+
+class Cut(NamedTuple):
+    """One item that an interruption cut: how many of its milliseconds were heard and how many were sent."""
+
+    item_id: str
+    content_index: int
+    heard_ms: float
+    sent_ms: float
+
+
+class PlaybackCursor:
+    """The playback state of one caller leg. Times are seconds of any monotonic clock, positions milliseconds."""
+
+    __slots__ = ("_anchor_at", "_anchor_position", "_item_sent", "_spans", "sent_ms")
+
+    def __init__(self) -> None:
+        self.sent_ms = 0.0
+        self._anchor_position = 0.0
+        self._anchor_at = 0.0
+        self._spans: deque[_Span] = deque(maxlen=MAX_SPANS)
+        self._item_sent: tuple[str, int, float] = ("", -1, 0.0)
+
+    def heard_ms(self, now: float) -> float:
+        """Return the position that the caller has heard by now, on the line of all audio sent."""
+        return min(self.sent_ms, self._anchor_position + (now - self._anchor_at) * 1000.0)
+
+    def is_playing(self, now: float) -> bool:
+        """Tell whether audio that was sent is still being played."""
+        return self.heard_ms(now) < self.sent_ms
+
+    def sent(self, item_id: str, content_index: int, duration_ms: float, now: float) -> float:
+        """Note that audio of an item was sent, and return the new end of the line."""
+        if self.heard_ms(now) >= self.sent_ms:
+            # The caller had run dry: playback starts again with this audio.
+            self._anchor_position, self._anchor_at = self.sent_ms, now
+        start, end = self.sent_ms, self.sent_ms + duration_ms
+        last_item, last_index, item_sent = self._item_sent
+        if (last_item, last_index) != (item_id, content_index):
+            item_sent = 0.0
+        if self._spans and (last_item, last_index) == (item_id, content_index):
+            self._spans[-1] = self._spans[-1]._replace(end=end)
+        else:
+            self._spans.append(_Span(item_id, content_index, start, end, item_sent))
+        self._item_sent = (item_id, content_index, item_sent + duration_ms)
+        self.sent_ms = end
+        if len(self._spans) > 1 and self._spans[1].start <= self.heard_ms(now):
+            self._forget(self.heard_ms(now))
+        return end
+
+    def reached(self, position_ms: float, now: float) -> None:
+        """Anchor the cursor: the caller's side says that it has played up to this position (a mark came back).
+
+        A position beyond what was sent, or behind what an interruption already cut off, is brought into range.
+        """
+        self._anchor_position = max(0.0, min(position_ms, self.sent_ms))
+        self._anchor_at = now
+
+    def playing(self, now: float) -> Cut | None:
+        """Return the item that is being played now and how far, or None when nothing is playing."""
+        heard = self.heard_ms(now)
+        if heard >= self.sent_ms:
+            return None
+        return next((cut for cut in self._cuts(heard)), None)
+
+    def interrupt(self, now: float) -> list[Cut]:
+        """Stop playback: forget what was not heard, and say which items were cut and where, in the order they were sent.
+
+        Items that had not begun to play are cut at 0. The list is empty when nothing was playing.
+        """
+        heard = self.heard_ms(now)
+        if heard >= self.sent_ms:
+            return []
+        cuts = self._cuts(heard)
+        self.sent_ms = heard
+        self._anchor_position, self._anchor_at = heard, now
+        self._spans.clear()
+        self._item_sent = ("", -1, 0.0)
+        return cuts
+
+    def item_heard_ms(self, item_id: str, content_index: int, now: float) -> float | None:
+        """Return how much of one item was heard, or None for an item that is not on the line any more."""
+        heard = self.heard_ms(now)
+        found = None
+        for span in self._spans:
+            if (span.item_id, span.content_index) == (item_id, content_index) and heard > span.start:
+                found = span.offset + min(heard, span.end) - span.start
+        return found
+
+    def _cuts(self, heard: float) -> list[Cut]:
+        cuts: dict[tuple[str, int], Cut] = {}
+        for span in self._spans:
+            if span.end <= heard:
+                continue
+            key = (span.item_id, span.content_index)
+            in_item = span.offset + max(0.0, heard - span.start)
+            sent = span.offset + span.end - span.start
+            earlier = cuts.get(key)
+            cuts[key] = Cut(*key, earlier.heard_ms if earlier else in_item, sent)
+        return list(cuts.values())
+
+    def _forget(self, heard: float) -> None:
+        """Drop spans that were heard to their end, except the newest."""
+        while len(self._spans) > 1 and self._spans[0].end <= heard:
+            self._spans.popleft()

@@ -1,0 +1,195 @@
+"""When a response may be asked for: never while another is active.
+
+Requests wait in order until the response that is under way has ended. A request that the model neither answers nor refuses
+before its deadline is given up with an error, so that a silent server cannot block the conversation for ever. The model also
+starts responses by itself after a turn; such a response can overtake our request, which the model then refuses: the request
+goes back to the front of the line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, TypeAlias
+
+import msgspec
+
+from orchestrator.core.states import RESPONSE, Machine, ResponseSignal, ResponseState
+
+__all__ = ["CancelResponse", "CreateResponse", "GaveUp", "ResponseCommand", "ResponseRequest", "ResponseSequencer"]
+
+ALREADY_ACTIVE = "conversation_already_has_active_response"
+NOTHING_TO_CANCEL = "response_cancel_not_active"
+MAX_WAITING = 64
+
+
+class ResponseRequest(msgspec.Struct, frozen=True):
+    """A wish for a response. `body` is what the program put into `response.create`; None is the automatic kind.
+
+    Automatic requests that wait together are served by one response; those with a body are sent one each.
+    """
+
+    body: Any = None
+    event_id: str | None = None
+
+
+class CreateResponse(msgspec.Struct, frozen=True):
+    """Send `response.create`, with the event id by which its refusal is known."""
+
+    event_id: str
+    body: Any = None
+
+
+class CancelResponse(msgspec.Struct, frozen=True):
+    """Send `response.cancel` for this response."""
+
+    event_id: str
+    response_id: str | None
+
+
+class GaveUp(msgspec.Struct, frozen=True):
+    """A request was dropped: `code` is "response_timeout", "refused" or "overflow"."""
+
+    code: str
+    request: ResponseRequest
+
+
+ResponseCommand: TypeAlias = CreateResponse | CancelResponse | GaveUp
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A request on the wire, and the event id by which a refusal of it is known."""
+
+    event_id: str
+    request: ResponseRequest
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    """A request in line, and the time at which it gives up."""
+
+    request: ResponseRequest
+    give_up_at: float
+
+
+class ResponseSequencer:
+    """The order of responses in one model session.
+
+    Every method returns the commands to perform now, in order. `deadline` is the time (seconds, same clock as `now`) at which
+    `expire` must be called, or None. `timeout` (seconds) bounds the wait for the answer to `response.create`, `wait_timeout`
+    the wait for the response before it to end.
+    """
+
+    __slots__ = ("_asked", "_asked_until", "_ids", "_machine", "_timeout", "_wait_timeout", "_waiting", "active_id")
+
+    def __init__(self, timeout: float = 15.0, wait_timeout: float = 60.0) -> None:
+        self._machine = Machine(ResponseState.IDLE, RESPONSE)
+        self._timeout = timeout
+        self._wait_timeout = wait_timeout
+        self._waiting: deque[_Waiting] = deque()
+        # Kept while the response that may have served it is active: only then is it known whose response that is.
+        self._asked: _Asked | None = None
+        self._asked_until: float | None = None
+        self._ids = 0
+        # Id of the response under way, None when there is none or it is only asked for.
+        self.active_id: str | None = None
+
+    @property
+    def state(self) -> ResponseState:
+        """What is under way."""
+        return self._machine.state
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait in line."""
+        return len(self._waiting)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` must be called, or None."""
+        first = self._waiting[0].give_up_at if self._waiting else None
+        if self._asked_until is None or first is None:
+            return first if self._asked_until is None else self._asked_until
+        return min(first, self._asked_until)
+
+    def request(self, request: ResponseRequest, now: float) -> list[ResponseCommand]:
+        """Ask for a response as soon as none is under way."""
+        if request.body is None and any(entry.request.body is None for entry in self._waiting):
+            return []
+        if len(self._waiting) >= MAX_WAITING:
+            return [GaveUp("overflow", request)]
+        self._waiting.append(_Waiting(request, now + self._wait_timeout))
+        return self._next(now)
+
+    def created(self, response_id: str) -> None:
+        """Note that the model started a response of the default conversation."""
+        self._machine.signal(ResponseSignal.CREATED)
+        self.active_id = response_id
+        self._asked_until = None
+
+    def done(self, response_id: str, now: float) -> list[ResponseCommand]:
+        """Note that a response ended; one that is not the active one changes nothing."""
+        if response_id != self.active_id:
+            return []
+        self._machine.signal(ResponseSignal.DONE)
+        self.active_id = None
+        self._asked = None
+        return self._next(now)
+
+    def cancel(self, response_id: str | None = None) -> list[ResponseCommand]:
+        """Cancel the response under way, once. Nothing happens when there is none, or another one than named."""
+        if self.state is not ResponseState.ACTIVE or (response_id is not None and response_id != self.active_id):
+            return []
+        self._machine.signal(ResponseSignal.CANCEL)
+        return [CancelResponse(self._mint("cancel"), self.active_id)]
+
+    def refused(self, event_id: str | None, code: str | None, now: float) -> list[ResponseCommand]:
+        """Take in an error of the model, which may answer one of our requests."""
+        if self.state is ResponseState.CANCELLING and code == NOTHING_TO_CANCEL:
+            self._machine.signal(ResponseSignal.REFUSED)
+            return []
+        asked = self._asked
+        if asked is None or event_id != asked.event_id:
+            return []
+        self._asked = None
+        if code == ALREADY_ACTIVE:
+            # The model's own response was first, so the active one is not ours: ours is asked for again after it.
+            self._waiting.appendleft(_Waiting(asked.request, now + self._wait_timeout))
+        if self.state is not ResponseState.REQUESTED:
+            return []
+        self._asked_until = None
+        self._machine.signal(ResponseSignal.REFUSED)
+        if code == ALREADY_ACTIVE:
+            return []
+        return [GaveUp("refused", asked.request), *self._next(now)]
+
+    def expire(self, now: float) -> list[ResponseCommand]:
+        """Give up what waited too long. Harmless at any other time."""
+        commands: list[ResponseCommand] = []
+        if self._asked is not None and self._asked_until is not None and now >= self._asked_until:
+            commands.append(GaveUp("response_timeout", self._asked.request))
+            self._asked = None
+            self._asked_until = None
+            self._machine.signal(ResponseSignal.GAVE_UP)
+        while self._waiting and now >= self._waiting[0].give_up_at:
+            commands.append(GaveUp("response_timeout", self._waiting.popleft().request))
+        return commands + self._next(now)
+
+    def reset(self) -> None:
+        """Forget everything: the model session is gone."""
+        self._machine.signal(ResponseSignal.RESET)
+        self._waiting.clear()
+        self._asked = None
+        self._asked_until = None
+        self.active_id = None
+
+    def _next(self, now: float) -> list[ResponseCommand]:
+        if self.state is not ResponseState.IDLE or not self._waiting:
+            return []
+        request = self._waiting.popleft().request
+        self._asked = _Asked(request.event_id or self._mint("create"), request)
+        self._asked_until = now + self._timeout
+        self._machine.signal(ResponseSignal.REQUEST)
+        return [CreateResponse(self._asked.event_id, request.body)]
+
+    def _mint(self, kind: str) -> str:
+        self._ids += 1
+        return f"orchestrator_response_{kind}_{self._ids}"

@@ -1,0 +1,206 @@
+"""The logic of a session: what the model reports goes in, what is to be done comes out.
+
+No socket, no clock, no await: the time is an argument. The shell (`realtime.session`) performs the commands in order. Audio has
+a method of its own, since it is the one thing that comes many times a second and nearly always asks for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.core.commands import (
+    AnswerTool,
+    AudioCut,
+    AudioEnded,
+    Ended,
+    Fault,
+    HistoryChanged,
+    ItemAdded,
+    SessionCommand,
+    SpeechBegan,
+    SpeechEnded,
+    StartTool,
+    TimedOut,
+    TurnBegan,
+    TurnEnded,
+    Used,
+)
+from orchestrator.core.conversation import Change, Conversation
+from orchestrator.core.events import (
+    RealtimeModelAudioDoneEvent,
+    RealtimeModelAudioEvent,
+    RealtimeModelAudioInterruptedEvent,
+    RealtimeModelEndOfStreamEvent,
+    RealtimeModelErrorEvent,
+    RealtimeModelEvent,
+    RealtimeModelExceptionEvent,
+    RealtimeModelInputAudioTimeoutTriggeredEvent,
+    RealtimeModelInputAudioTranscriptionCompletedEvent,
+    RealtimeModelItemDeletedEvent,
+    RealtimeModelItemUpdatedEvent,
+    RealtimeModelSpeechStartedEvent,
+    RealtimeModelSpeechStoppedEvent,
+    RealtimeModelToolCallEvent,
+    RealtimeModelTranscriptDeltaEvent,
+    RealtimeModelTurnEndedEvent,
+    RealtimeModelTurnStartedEvent,
+    RealtimeModelUsageEvent,
+)
+from orchestrator.core.items import RealtimeToolCallItem
+from orchestrator.core.tool_calls import ToolCalls
+from orchestrator.core.turn import Turn
+from orchestrator.errors import ModelBehaviorError
+
+__all__ = ["SessionCore"]
+
+
+class SessionCore:
+    """History, floor and tool calls of one session."""
+
+    def __init__(self, agent: str) -> None:
+        # Name of the agent that speaks now.
+        self.agent = agent
+        self.conversation = Conversation()
+        self.turn = Turn()
+        self.tool_calls = ToolCalls()
+        # The agent that began the response under way; it ends it too, even if another took over in between.
+        self._turn_agent: str | None = None
+
+    def receive(self, event: RealtimeModelEvent, now: float) -> list[SessionCommand]:
+        """Take in a model event and return what to do. Events that concern nobody here return nothing."""
+        handler = _HANDLERS.get(type(event))
+        return [] if handler is None else handler(self, event, now)
+
+    def audio(self, event: RealtimeModelAudioEvent, now: float) -> float | None:
+        """Take in agent audio. Returns the seconds since the caller's turn ended, once per turn, else None."""
+        self.conversation.audio(event.item_id, event.content_index, event.duration_ms)
+        return self.turn.audio(now)
+
+    def tool_started(self, call_id: str) -> None:
+        """Note that the shell has handed a call to its tool."""
+        call = next(call for call in self.tool_calls.open if call.call_id == call_id)
+        self.tool_calls.started(call)
+
+    def tool_finished(self, call_id: str, output: str) -> list[SessionCommand]:
+        """Take in a tool's output; nothing happens when the call is not open any more."""
+        answer = self.tool_calls.answered(call_id, output)
+        if answer is None:
+            return []
+        commands: list[SessionCommand] = [AnswerTool(answer)]
+        if self.conversation.tool_output(answer.call.item_id, output) is not Change.NONE:
+            commands.append(HistoryChanged())
+        return commands
+
+    def _on_audio_done(self, event: RealtimeModelAudioDoneEvent, now: float) -> list[SessionCommand]:
+        del now
+        return [AudioEnded(event.item_id, event.content_index)]
+
+    def _on_audio_interrupted(self, event: RealtimeModelAudioInterruptedEvent, now: float) -> list[SessionCommand]:
+        del now
+        commands: list[SessionCommand] = [AudioCut(event.item_id, event.content_index, event.cut)]
+        if event.cut is not None:
+            changed = self.conversation.cut(event.item_id, event.content_index, event.cut.heard_ms)
+            commands += self._changed(changed, event.item_id)
+        return commands
+
+    def _on_end_of_stream(self, event: RealtimeModelEndOfStreamEvent, now: float) -> list[SessionCommand]:
+        del event, now
+        return [Ended(None)]
+
+    def _on_error(self, event: RealtimeModelErrorEvent, now: float) -> list[SessionCommand]:
+        del now
+        return [Fault(event.error)]
+
+    def _on_exception(self, event: RealtimeModelExceptionEvent, now: float) -> list[SessionCommand]:
+        del now
+        return [Ended(event.exception)]
+
+    def _on_input_timeout(self, event: RealtimeModelInputAudioTimeoutTriggeredEvent, now: float) -> list[SessionCommand]:
+        del event, now
+        return [TimedOut()]
+
+    def _on_item_deleted(self, event: RealtimeModelItemDeletedEvent, now: float) -> list[SessionCommand]:
+        del now
+        return self._changed(self.conversation.delete(event.item_id), event.item_id)
+
+    def _on_item_updated(self, event: RealtimeModelItemUpdatedEvent, now: float) -> list[SessionCommand]:
+        del now
+        item = event.item
+        if isinstance(item, RealtimeToolCallItem):
+            return self._changed(self.conversation.tool_call(item), item.item_id)
+        return self._changed(self.conversation.message(item), item.item_id)
+
+    def _on_speech_started(self, event: RealtimeModelSpeechStartedEvent, now: float) -> list[SessionCommand]:
+        del event, now
+        self.turn.speech_started()
+        return [SpeechBegan()]
+
+    def _on_speech_stopped(self, event: RealtimeModelSpeechStoppedEvent, now: float) -> list[SessionCommand]:
+        del event
+        self.turn.speech_stopped(now)
+        return [SpeechEnded()]
+
+    def _on_tool_call(self, event: RealtimeModelToolCallEvent, now: float) -> list[SessionCommand]:
+        del now
+        try:
+            call = self.tool_calls.requested(
+                event.call_id, event.id or event.call_id, event.name, event.arguments, event.response_id
+            )
+        except ModelBehaviorError as error:
+            return [Fault(error)]
+        return [] if call is None else [StartTool(call)]
+
+    def _on_transcript_delta(self, event: RealtimeModelTranscriptDeltaEvent, now: float) -> list[SessionCommand]:
+        del now
+        # Words that come one by one change the history silently; only a new item is worth an event.
+        changed = self.conversation.spoken(event.item_id, event.content_index, event.delta)
+        return self._changed(changed, event.item_id) if changed is Change.ADDED else []
+
+    def _on_transcription(self, event: RealtimeModelInputAudioTranscriptionCompletedEvent, now: float) -> list[SessionCommand]:
+        del now
+        return self._changed(self.conversation.user_transcript(event.item_id, event.transcript), event.item_id)
+
+    def _on_turn_ended(self, event: RealtimeModelTurnEndedEvent, now: float) -> list[SessionCommand]:
+        del now
+        self.turn.response_ended()
+        agent, self._turn_agent = self._turn_agent or self.agent, None
+        return [TurnEnded(agent, event.status)]
+
+    def _on_turn_started(self, event: RealtimeModelTurnStartedEvent, now: float) -> list[SessionCommand]:
+        del event, now
+        self.turn.response_started()
+        self._turn_agent = self.agent
+        return [TurnBegan(self.agent)]
+
+    def _on_usage(self, event: RealtimeModelUsageEvent, now: float) -> list[SessionCommand]:
+        del now
+        return [Used(event.usage)]
+
+    def _changed(self, change: Change, item_id: str) -> list[SessionCommand]:
+        if change is Change.NONE:
+            return []
+        item = self.conversation.get(item_id)
+        if change is Change.ADDED and item is not None:
+            return [ItemAdded(item)]
+        return [HistoryChanged()]
+
+
+_HANDLERS: dict[type, Callable[[SessionCore, Any, float], list[SessionCommand]]] = {
+    RealtimeModelAudioDoneEvent: SessionCore._on_audio_done,
+    RealtimeModelAudioInterruptedEvent: SessionCore._on_audio_interrupted,
+    RealtimeModelEndOfStreamEvent: SessionCore._on_end_of_stream,
+    RealtimeModelErrorEvent: SessionCore._on_error,
+    RealtimeModelExceptionEvent: SessionCore._on_exception,
+    RealtimeModelInputAudioTimeoutTriggeredEvent: SessionCore._on_input_timeout,
+    RealtimeModelInputAudioTranscriptionCompletedEvent: SessionCore._on_transcription,
+    RealtimeModelItemDeletedEvent: SessionCore._on_item_deleted,
+    RealtimeModelItemUpdatedEvent: SessionCore._on_item_updated,
+    RealtimeModelSpeechStartedEvent: SessionCore._on_speech_started,
+    RealtimeModelSpeechStoppedEvent: SessionCore._on_speech_stopped,
+    RealtimeModelToolCallEvent: SessionCore._on_tool_call,
+    RealtimeModelTranscriptDeltaEvent: SessionCore._on_transcript_delta,
+    RealtimeModelTurnEndedEvent: SessionCore._on_turn_ended,
+    RealtimeModelTurnStartedEvent: SessionCore._on_turn_started,
+    RealtimeModelUsageEvent: SessionCore._on_usage,
+}

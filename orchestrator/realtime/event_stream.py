@@ -1,0 +1,79 @@
+"""The bounded queue between a session and one of its iterators."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from orchestrator.errors import InfrastructureFault
+from orchestrator.realtime.events import RealtimeAudio, RealtimeRawModelEvent, RealtimeSessionEvent
+
+__all__ = ["EventStream", "IteratorOverflowError"]
+
+
+class IteratorOverflowError(InfrastructureFault):
+    """An iterator fell so far behind that events other than audio would have been lost. Iterate faster, or in its own task."""
+
+    code = "iterator_overflow"
+
+
+class EventStream:
+    """Events for one iterator, oldest first.
+
+    When full, the oldest audio or raw event is dropped and counted; when there is none left to drop, the stream ends with
+    IteratorOverflowError. Iterating is safe to cancel: no event is lost by it.
+    """
+
+    __slots__ = ("_events", "_exception", "_limit", "_open", "_waiter", "dropped")
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._events: deque[RealtimeSessionEvent] = deque()
+        self._limit = limit
+        self._open = True
+        self._exception: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.dropped = 0
+
+    def put(self, event: RealtimeSessionEvent) -> None:
+        """Add an event; one that comes after the end is void."""
+        if not self._open:
+            return
+        if len(self._events) >= self._limit and not self._make_room():
+            self._events.clear()
+            self.close(IteratorOverflowError(f"an iterator fell {self._limit} events behind; iterate in a task of its own"))
+            return
+        self._events.append(event)
+        self._wake()
+
+    def close(self, exception: Exception | None = None) -> None:
+        """End the stream: what is queued is still delivered, then the exception, if any."""
+        if self._open:
+            self._open = False
+            self._exception = exception
+            self._wake()
+
+    def _make_room(self) -> bool:
+        for index, event in enumerate(self._events):
+            if isinstance(event, RealtimeAudio | RealtimeRawModelEvent):
+                del self._events[index]
+                self.dropped += 1
+                return True
+        return False
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._events:
+            if not self._open:
+                if self._exception is not None:
+                    raise self._exception
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._events.popleft()

@@ -1,0 +1,4 @@
+"""The events of a model, under the guide's module name."""
+
+from orchestrator.core.events import *  # noqa: F403 - the list is kept in one place
+from orchestrator.core.events import __all__ as __all__

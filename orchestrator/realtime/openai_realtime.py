@@ -1,0 +1,328 @@
+"""The model behind the OpenAI Realtime API over a WebSocket: a thin shell around `core.model_session`.
+
+Everything that arrives is handled in the callback that delivers it, and everything that is sent is written at once: no task and
+no queue stands between the two sockets of a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NotRequired, TypeAlias, TypedDict
+from urllib.parse import quote
+
+import msgspec
+
+from orchestrator.core.commands import Emit, ModelCommand
+from orchestrator.core.events import (
+    RealtimeModelConnectionStatusEvent,
+    RealtimeModelEndOfStreamEvent,
+    RealtimeModelErrorEvent,
+    RealtimeModelExceptionEvent,
+    RealtimeModelRawServerEvent,
+)
+from orchestrator.core.inputs import (
+    RealtimeModelSendAudio,
+    RealtimeModelSendEvent,
+    RealtimeModelSendInterrupt,
+    RealtimeModelSendRawMessage,
+    RealtimeModelSendSessionUpdate,
+    RealtimeModelSendToolOutput,
+    RealtimeModelSendUserInput,
+)
+from orchestrator.core.model_session import ModelSession
+from orchestrator.core.playback import PlaybackCursor
+from orchestrator.core.playback_source import PlaybackSource, TrackedPlayback
+from orchestrator.errors import EndReason, LegClosedError, UserError, WireError
+from orchestrator.realtime.listeners import Listeners
+from orchestrator.realtime.model import RealtimeModel, RealtimeModelConfig, RealtimeModelListener, RealtimePlaybackTracker
+from orchestrator.realtime.session_payload import DEFAULT_REALTIME_MODEL, session_payload
+from orchestrator.realtime.user_input import audio_payload, user_message
+from orchestrator.telemetry.metrics import Metrics, NullMetrics
+from orchestrator.telemetry.names import WIRE_ERRORS_TOTAL, WIRE_UNKNOWN_EVENTS_TOTAL
+from orchestrator.transports.base import Leg, LegOptions
+from orchestrator.transports.opening import connect
+from orchestrator.wire import realtime as wire
+from orchestrator.wire import realtime_client as client
+from orchestrator.wire import realtime_types as types
+
+__all__ = ["DEFAULT_REALTIME_MODEL", "Dial", "OpenAIRealtimeWebSocketModel", "TransportConfig", "WireTap", "get_api_key"]
+
+DEFAULT_URL = "wss://api.openai.com/v1/realtime"
+MAX_MESSAGE = 16 * 1024 * 1024
+# Sees every event of the server, decoded and as bytes, before the session acts on it.
+WireTap: TypeAlias = Callable[[Any, bytes], None]
+# Opens a leg as `transports.opening.connect` does: url, listener, headers and options.
+Dial: TypeAlias = Callable[..., Awaitable[Leg]]
+_CLEAN = {1000, 1001}
+
+
+class TransportConfig(TypedDict):
+    """Tuning of the connection. Times are seconds, None switches the keepalive off; `max_size` is bytes."""
+
+    ping_interval: NotRequired[float | None]
+    ping_timeout: NotRequired[float | None]
+    handshake_timeout: NotRequired[float]
+    max_size: NotRequired[int]
+
+
+async def get_api_key(key: Any) -> str | None:
+    """Return the API key: text, the result of a function (plain or async), or the environment's OPENAI_API_KEY."""
+    if callable(key):
+        key = key()
+        if inspect.isawaitable(key):
+            key = await key
+    return key or os.environ.get("OPENAI_API_KEY")
+
+
+class OpenAIRealtimeWebSocketModel(RealtimeModel):
+    """One connection to a Realtime API endpoint.
+
+    `playback` knows what the caller heard; by default a cursor that assumes playback starts when audio arrives. Not safe to
+    use from several threads: all of it belongs to the event loop that called `connect`.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport_config: TransportConfig | None = None,
+        playback: PlaybackSource | None = None,
+        response_timeout: float = 15.0,
+        metrics: Metrics | None = None,
+        dial: Dial = connect,
+    ) -> None:
+        self._dial = dial
+        self.model = DEFAULT_REALTIME_MODEL
+        self._transport_config = transport_config or {}
+        self._playback = playback
+        self._response_timeout = response_timeout
+        self._metrics = metrics or NullMetrics()
+        self._listeners = Listeners()
+        self._session: ModelSession | None = None
+        self._leg: Leg | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._tap: WireTap | None = None
+        self._tracker: RealtimePlaybackTracker | None = None
+        self._closing = False
+        self._call_attached = False
+
+    @property
+    def session(self) -> ModelSession | None:
+        """The state of the model session while connected."""
+        return self._session
+
+    def tap(self, tap: WireTap | None) -> None:
+        """Let a channel that speaks the same protocol see the server's events; None removes it."""
+        self._tap = tap
+
+    def add_listener(self, listener: RealtimeModelListener) -> None:
+        """Add a listener; adding one twice has no effect."""
+        self._listeners.add(listener)
+
+    def remove_listener(self, listener: RealtimeModelListener) -> None:
+        """Remove a listener."""
+        self._listeners.remove(listener)
+
+    async def connect(self, options: RealtimeModelConfig) -> None:
+        """Open the connection and send the settings.
+
+        Raises UserError for options that contradict each other or a missing key, LegConnectError when the endpoint cannot be
+        reached or refuses. Cancelling it leaves no connection behind.
+        """
+        if self._leg is not None:
+            raise UserError("the model is connected already: use one model per session")
+        settings: Mapping[str, Any] = options.get("initial_model_settings") or {}
+        call_id = options.get("call_id")
+        if call_id and settings.get("model_name"):
+            raise UserError("Cannot specify both `call_id` and `model_name`: an existing call has its model already")
+        model_name = settings.get("model_name") or self.model
+        self._tracker = options.get("playback_tracker")
+        playback = self._playback or (TrackedPlayback(self._tracker) if self._tracker else PlaybackCursor())
+        self._session = ModelSession(playback, response_timeout=self._response_timeout)
+        self._closing = False
+        self._call_attached = bool(call_id)
+        target = f"call_id={quote(call_id)}" if call_id else f"model={quote(model_name)}"
+        url = options.get("url") or f"{DEFAULT_URL}?{target}"
+        try:
+            headers = await _headers(options)
+            self._leg = await self._dial(url, self, headers=headers, options=self._leg_options())
+            self.model = model_name
+            self._update_session(settings)
+        except BaseException:
+            if self._leg is not None:
+                self._leg.abort(EndReason("connect_failed"))
+            self._leg = None
+            self._session = None
+            raise
+
+    async def send_event(self, event: RealtimeModelSendEvent) -> None:
+        """Send something to the model. Raises UserError when not connected, WireError for a raw message that is malformed."""
+        self.send_nowait(event)
+
+    def send_nowait(self, event: RealtimeModelSendEvent) -> None:
+        """Send something to the model now; see `send_event`."""
+        session = self._session
+        if session is None or self._leg is None:
+            raise UserError("the model is not connected: enter the session first")
+        now = self._now()
+        match event:
+            case RealtimeModelSendAudio(audio, commit):
+                self.append_payload(audio_payload(audio))
+                if commit:
+                    self._perform(session.send_client_event(client.InputAudioBufferCommit(), now))
+            case RealtimeModelSendUserInput(user_input):
+                self._perform(session.send_item(user_message(user_input), now, respond=True))
+            case RealtimeModelSendToolOutput(call, output, start_response):
+                item = types.FunctionCallOutputItem(call_id=call.call_id, output=output)
+                self._perform(session.send_item(item, now, respond=start_response))
+            case RealtimeModelSendInterrupt():
+                self._perform(session.interrupt(event, now))
+            case RealtimeModelSendSessionUpdate(settings):
+                self._update_session(settings)
+            case RealtimeModelSendRawMessage(message):
+                self.send_client_event(_raw_event(message))
+
+    def send_client_event(self, event: client.ClientEvent) -> None:
+        """Send a client event of the protocol, in its turn where it asks for a response."""
+        if self._session is not None:
+            self._perform(self._session.send_client_event(event, self._now()))
+
+    def append_payload(self, payload: str) -> None:
+        """Send caller audio that is base64 already. This is the caller's audio path: one splice and one write.
+
+        A payload that would break out of its quotes comes from somebody who wants to write our events: it is dropped.
+        """
+        if '"' in payload or "\\" in payload or not payload.isascii():
+            self._metrics.inc(WIRE_ERRORS_TOTAL, side="caller", code="invalid_audio")
+        elif self._leg is not None:
+            self._leg.send_audio(wire.append_frame(payload))
+
+    def append_frame(self, frame: bytes) -> None:
+        """Send a whole `input_audio_buffer.append` that has been decoded once, so is known to be one."""
+        if self._leg is not None:
+            self._leg.send_audio(frame)
+
+    @property
+    def frames_dropped(self) -> int:
+        """Caller audio that the model's side did not take in time."""
+        return 0 if self._leg is None else self._leg.statistics().messages_dropped
+
+    async def close(self) -> None:
+        """Close the connection. Harmless when it is closed; cancelling it leaves the close under way."""
+        self._closing = True
+        leg, self._leg = self._leg, None
+        if leg is not None:
+            leg.close()
+            await leg.wait_closed()
+        await self._listeners.aclose()
+        self._disconnected()
+
+    def on_text(self, data: bytes) -> None:
+        """Take in a message of the server (called by the leg)."""
+        session = self._session
+        if session is None:
+            return
+        try:
+            event = wire.decode_server_event(data)
+        except WireError as error:
+            self._metrics.inc(WIRE_ERRORS_TOTAL, side="model", code=error.wire_code)
+            self._listeners.emit(RealtimeModelErrorEvent(error))
+            return
+        if self._tap is not None:
+            self._tap(event, data)
+        if self._listeners.wants_raw:
+            self._listeners.emit(RealtimeModelRawServerEvent(msgspec.json.decode(data)))
+        if isinstance(event, wire.UnknownEvent):
+            self._metrics.inc(WIRE_UNKNOWN_EVENTS_TOTAL, side="model")
+            return
+        self._perform(session.receive(event, self._now()))
+
+    def on_binary(self, data: bytes) -> None:
+        """Take in a binary message, which the protocol does not know (called by the leg)."""
+        del data
+        self._metrics.inc(WIRE_ERRORS_TOTAL, side="model", code="binary_frame")
+
+    def on_closed(self, reason: EndReason) -> None:
+        """Take in the end of the connection (called by the leg)."""
+        leg, self._leg = self._leg, None
+        self._disconnected()
+        if self._closing:
+            return
+        if leg is not None and getattr(leg, "close_code", None) in _CLEAN:
+            self._listeners.emit(RealtimeModelConnectionStatusEvent("disconnected"))
+            self._listeners.emit(RealtimeModelEndOfStreamEvent())
+        else:
+            self._listeners.emit(RealtimeModelExceptionEvent(LegClosedError(reason), "the connection to the model ended"))
+
+    def _disconnected(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._session is not None:
+            self._session.closed()
+            self._session = None
+        if self._tracker is not None:
+            self._tracker.on_interrupted()
+
+    def _leg_options(self) -> LegOptions:
+        config = self._transport_config
+        changes: dict[str, Any] = {"max_message": config.get("max_size", MAX_MESSAGE)}
+        changes |= {key: config[key] for key in ("ping_interval", "ping_timeout") if key in config}
+        if "handshake_timeout" in config:
+            changes["open_timeout"] = config["handshake_timeout"]
+        return LegOptions(**changes)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _update_session(self, settings: Mapping[str, Any]) -> None:
+        payload = session_payload(settings, model_name=self.model, default_formats=not self._call_attached)
+        if self._tracker is not None:
+            self._tracker.set_audio_format(payload["audio"]["output"].get("format"))
+        if self._leg is not None:
+            self._leg.send_text(msgspec.json.encode({"type": "session.update", "session": payload}))
+
+    def _perform(self, commands: list[ModelCommand]) -> None:
+        for command in commands:
+            if isinstance(command, Emit):
+                self._listeners.emit(command.event)
+            elif self._leg is not None:
+                self._leg.send_text(wire.encode(command.event))
+        self._arm()
+
+    def _arm(self) -> None:
+        """Keep one timer at the deadline of the response sequence."""
+        deadline = None if self._session is None else self._session.deadline
+        if self._timer is not None:
+            if deadline is not None and self._timer.when() <= deadline:
+                return  # It fires early, finds nothing to do and sets itself anew: cheaper than a timer per response.
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._session is not None:
+            self._perform(self._session.expire(self._now()))
+
+
+async def _headers(options: RealtimeModelConfig) -> dict[str, str]:
+    headers = options.get("headers")
+    key = await get_api_key(options.get("api_key")) if headers is None else None
+    if headers is not None:
+        return dict(headers)
+    if not key:
+        raise UserError("API key is required but was not provided: pass api_key, or set OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _raw_event(message: Mapping[str, Any]) -> client.ClientEvent:
+    """Check a raw message against the protocol. Raises WireError where it does not fit, UserError for an unknown type."""
+    body = {key: value for key, value in message.items() if key != "other_data"} | dict(message.get("other_data") or {})
+    event = wire.decode_client_event(msgspec.json.encode(body))
+    if isinstance(event, wire.UnknownEvent):
+        raise UserError(f'"{event.type}" is not a client event of the Realtime API')
+    return event

@@ -1,0 +1,163 @@
+"""Calls on a host, with a real socket pair as the caller's connection, a scripted model, and virtual time."""
+
+import asyncio
+import base64
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestrator import function_tool
+from orchestrator.channels.host import SessionHost
+from orchestrator.errors import EndReason
+from orchestrator.realtime import RealtimeAgent
+from orchestrator.settings import Secret, Settings
+from orchestrator.stream_token import StreamTokens
+from orchestrator.telemetry.metrics import DeltaMetrics, MetricsDelta
+from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
+from orchestrator.testing.virtual_clock import VirtualClockLoop
+from orchestrator.transports.base import LegOptions
+from orchestrator.transports.opening import resume
+from orchestrator.transports.websocket import WebSocketLeg
+
+SECRET = Secret("token-secret-for-tests")
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], Any]]:
+    del config, item
+    return {"virtual": VirtualClockLoop}
+
+
+class Reporter:
+    """Notes what the node would be told."""
+
+    def __init__(self) -> None:
+        self.ups: list[str] = []
+        self.states: list[tuple[str, str]] = []
+        self.ends: dict[str, EndReason] = {}
+
+    def up(self, session_id: str, accept_to_101_s: float) -> None:
+        assert accept_to_101_s >= 0
+        self.ups.append(session_id)
+
+    def state_changed(self, session_id: str, state: str) -> None:
+        self.states.append((session_id, state))
+
+    def ended(self, session_id: str, reason: EndReason) -> None:
+        self.ends[session_id] = reason
+
+
+class Caller:
+    """The other end of a caller's socket."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, Any]] = []
+        self.raw: list[bytes] = []
+        self.closed: EndReason | None = None
+        self.head = b""
+        self._leg: WebSocketLeg | None = None
+
+    async def open(self, sock: socket.socket) -> None:
+        """Read the answer to the handshake and speak WebSocket from there on."""
+        loop = asyncio.get_running_loop()
+        while b"\r\n\r\n" not in self.head:
+            self.head += await loop.sock_recv(sock, 1)
+        self._leg = await resume(sock, self, side="client", options=LegOptions(max_message=16_000_000))
+
+    @property
+    def leg(self) -> WebSocketLeg:
+        assert self._leg is not None
+        return self._leg
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.leg.send_text(msgspec.json.encode(message))
+
+    def types(self) -> list[str]:
+        return [message.get("type") or message["event"] for message in self.received]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.received if kind in (message.get("type"), message.get("event"))]
+
+    def on_text(self, data: bytes) -> None:
+        self.raw.append(data)
+        self.received.append(msgspec.json.decode(data))
+
+    def on_binary(self, data: bytes) -> None:
+        raise AssertionError(f"a binary message of {len(data)} bytes")
+
+    def on_closed(self, reason: EndReason) -> None:
+        self.closed = reason
+
+
+@function_tool
+def lookup_order(order_id: str) -> str:
+    """Look an order up."""
+    return f"order {order_id} is on its way"
+
+
+AGENT: RealtimeAgent[Any] = RealtimeAgent(name="Desk", instructions="The secret is blue.", tools=[lookup_order])
+
+
+class World:
+    """A host, its model endpoint and its callers."""
+
+    def __init__(self, settings: Settings, endpoint: ScriptedEndpoint) -> None:
+        self.endpoint = endpoint
+        self.reporter = Reporter()
+        self.metrics = DeltaMetrics()
+        self.tokens = StreamTokens(settings.token_secret)
+        self.host = SessionHost(settings, AGENT, reporter=self.reporter, metrics=self.metrics, dial=self.dial)
+        self.refuse_dial: Exception | None = None
+        self.dial_delay = 0.0
+        self._callers = 0
+
+    async def dial(self, *arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(self.dial_delay)
+        if self.refuse_dial is not None:
+            raise self.refuse_dial
+        return await self.endpoint.dial(*arguments, **options)
+
+    async def call(self, channel: str, *, offer: str = "") -> tuple[str, Caller]:
+        """Open a caller's connection and hand the host its end."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._callers += 1
+        session_id = f"sess_{self._callers}"
+        key = base64.b64encode(os.urandom(16)).decode()
+        head = (
+            f"GET /x HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{offer}\r\n"
+        )
+        refusal = self.host.adopt(
+            ours, session_id=session_id, channel=channel, head=head.encode(), peer="127.0.0.1:1", accepted_at=0.0
+        )
+        assert refusal is None
+        caller = Caller()
+        await caller.open(theirs)
+        return session_id, caller
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+            await self.endpoint.settle()
+
+    def drain_metrics(self) -> MetricsDelta:
+        return self.metrics.drain()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(agent="tests:AGENT", token_secret=SECRET, sessions_per_actor=4, twilio_start_timeout=3.0)
+
+
+@pytest.fixture
+async def world(settings: Settings) -> Any:
+    world = World(settings, ScriptedEndpoint(output_format="audio/pcmu"))
+    yield world
+    await world.host.aclose(EndReason("test_over"))
+    await asyncio.sleep(0)
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
