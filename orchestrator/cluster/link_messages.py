@@ -1,0 +1,202 @@
+"""The messages of the node link, between a node's gateway and its session actors, and the gateway's report to the supervisor.
+
+One message is one datagram: MessagePack of a tagged struct. Fields may be added with defaults; names and meanings stay, since
+the two ends may be of different versions during an upgrade.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from orchestrator.errors import EndReason, WireError
+from orchestrator.telemetry.metrics import MetricsDelta
+
+__all__ = [
+    "MAX_MESSAGE",
+    "ActorSnapshot",
+    "Adopt",
+    "Drain",
+    "EndSession",
+    "Ended",
+    "FromActor",
+    "FromGateway",
+    "GatewaySnapshot",
+    "HeldSession",
+    "Hello",
+    "Refused",
+    "SessionSnapshot",
+    "SessionStateChanged",
+    "Telemetry",
+    "Up",
+    "decode_from_actor",
+    "decode_from_gateway",
+    "encode",
+]
+
+# Bytes of one encoded message. A request head and what came with it are the largest content.
+MAX_MESSAGE = 64 * 1024
+
+
+class HeldSession(msgspec.Struct, frozen=True):
+    """A session that an actor already holds when it links to a gateway."""
+
+    session_id: str
+    channel: str
+    state: str
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Actor to gateway, first on every link: who it is, how many sessions it takes, and which ones it holds by now."""
+
+    actor_id: str
+    pid: int
+    seats: int
+    sessions: tuple[HeldSession, ...] = ()
+
+
+class Up(msgspec.Struct, frozen=True, tag="up"):
+    """Actor to gateway: the caller was answered with 101, `accept_to_101_s` seconds after it was accepted."""
+
+    session_id: str
+    accept_to_101_s: float
+
+
+class SessionStateChanged(msgspec.Struct, frozen=True, tag="session_state_changed"):
+    """Actor to gateway: the session's new state, by the name in `core`'s table."""
+
+    session_id: str
+    state: str
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """Actor to gateway: the session is over and its socket shut down."""
+
+    session_id: str
+    reason: EndReason
+
+
+class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
+    """Actor to gateway: what it counted since the last one."""
+
+    delta: MetricsDelta
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Actor to gateway: it did not take the session and has answered and closed its socket."""
+
+    session_id: str
+    reason: EndReason
+
+
+class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
+    """Gateway to actor, with the caller's socket: take this session.
+
+    `head` is every byte read from the socket so far: the whole request head and whatever came after it. `accepted_at` is the
+    machine's monotonic clock, in seconds.
+    """
+
+    session_id: str
+    channel: str
+    head: bytes
+    peer: str
+    accepted_at: float
+
+
+class EndSession(msgspec.Struct, frozen=True, tag="end_session"):
+    """Gateway to actor: end this session with this reason."""
+
+    session_id: str
+    reason: EndReason
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Gateway to actor: no more sessions will come; let those that run end by themselves."""
+
+
+FromActor = Hello | Up | SessionStateChanged | Ended | Telemetry | Refused
+FromGateway = Adopt | EndSession | Drain
+
+
+class SessionSnapshot(msgspec.Struct, frozen=True):
+    """One session as its gateway sees it. `since` is when it was admitted, in Unix seconds.
+
+    `epoch` grows with each new owner; of two gateways that report the session, the one with the higher epoch is right.
+    """
+
+    session_id: str
+    channel: str
+    actor_id: str
+    state: str
+    since: float
+    epoch: int = 0
+
+
+class ActorSnapshot(msgspec.Struct, frozen=True):
+    """One session actor as its gateway sees it."""
+
+    actor_id: str
+    pid: int
+    seats: int
+    used: int
+
+
+class GatewaySnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway's report: all that the supervisor needs to build its directory from nothing.
+
+    `starts`, `ends` and `refusals` count since the gateway process began. `node` is the id of its node, `incarnation` larger
+    for each new process there (its start in Unix nanoseconds) and `sequence` counts its reports, so that a report which a
+    newer one overtook is known as such.
+    """
+
+    pid: int
+    host: str
+    port: int
+    ready: bool
+    draining: bool
+    max_sessions: int
+    handshakes: int
+    pending_heads: int
+    starts: int
+    ends: int
+    refusals: int
+    sessions: tuple[SessionSnapshot, ...]
+    actors: tuple[ActorSnapshot, ...]
+    node: str = ""
+    incarnation: int = 0
+    sequence: int = 0
+
+
+_Message = TypeVar("_Message")
+
+_encoder = msgspec.msgpack.Encoder()
+_from_actor: msgspec.msgpack.Decoder[FromActor] = msgspec.msgpack.Decoder(FromActor)
+_from_gateway: msgspec.msgpack.Decoder[FromGateway] = msgspec.msgpack.Decoder(FromGateway)
+
+
+def encode(message: FromActor | FromGateway) -> bytes:
+    """Encode for the link. Raises WireError `message_too_large` above `MAX_MESSAGE` bytes."""
+    data = _encoder.encode(message)
+    if len(data) > MAX_MESSAGE:
+        raise WireError(
+            "message_too_large", f"a {type(message).__name__} of {len(data)} bytes exceeds the link's {MAX_MESSAGE} bytes"
+        )
+    return data
+
+
+def decode_from_actor(data: bytes) -> FromActor:
+    """Decode what a session actor sent. Raises WireError `invalid_message`."""
+    return _decode(_from_actor, data)
+
+
+def decode_from_gateway(data: bytes) -> FromGateway:
+    """Decode what the gateway sent. Raises WireError `invalid_message`."""
+    return _decode(_from_gateway, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_Message], data: bytes) -> _Message:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError("invalid_message", f"not a message of the node link: {error}") from None

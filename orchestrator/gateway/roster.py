@@ -1,0 +1,150 @@
+"""Who is here: the session actors linked to this gateway and the sessions that they hold.
+
+Pure bookkeeping of what the links say. Sessions are added when they are given to an actor or announced by one, and removed
+when they end; their states are the actors' affair and only mirrored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from orchestrator.cluster.link_messages import ActorSnapshot, Hello, SessionSnapshot
+from orchestrator.gateway.links import ActorLink
+from orchestrator.gateway.placement import ActorLoad, choose_actor
+
+__all__ = ["Actor", "Roster", "Session"]
+
+
+@dataclass(slots=True, eq=False)
+class Actor:
+    """A linked session actor."""
+
+    actor_id: str
+    pid: int
+    seats: int
+    link: ActorLink
+    sessions: dict[str, Session] = field(default_factory=dict)
+    last_given: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A session of one of the actors. `since` is in Unix seconds; `started` says that its caller was answered."""
+
+    session_id: str
+    channel: str
+    actor: Actor
+    peer: str
+    since: float
+    state: str = "new"
+    started: bool = False
+
+
+class Roster:
+    """Actors by link and sessions by id."""
+
+    def __init__(self) -> None:
+        self._actors: dict[ActorLink, Actor] = {}
+        self._sessions: dict[str, Session] = {}
+        self._given = 0
+
+    @property
+    def actors(self) -> Iterable[Actor]:
+        """All linked actors."""
+        return self._actors.values()
+
+    def actor_of(self, link: ActorLink) -> Actor | None:
+        """Return the actor at the other end of a link, or None before its Hello and after its end."""
+        return self._actors.get(link)
+
+    def session(self, session_id: str) -> Session | None:
+        """Return a session that has not ended, or None."""
+        return self._sessions.get(session_id)
+
+    def session_at(self, link: ActorLink, session_id: str) -> Session | None:
+        """Return the session if it is the one at the other end of this link that has it."""
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.actor is self._actors.get(link) else None
+
+    def join(self, link: ActorLink, hello: Hello, now: float) -> list[Session]:
+        """Add an actor, or the same actor on a new link, with the sessions that it says it holds; `now` is in Unix seconds.
+
+        Returns the sessions that it had before and no longer holds; they are removed.
+        """
+        previous = next((actor for actor in self._actors.values() if actor.actor_id == hello.actor_id), None)
+        had = {} if previous is None else previous.sessions
+        if previous is not None:
+            del self._actors[previous.link]
+        actor = Actor(hello.actor_id, hello.pid, hello.seats, link)
+        self._actors[link] = actor
+        for held in hello.sessions:
+            session = had.pop(held.session_id, None) or Session(held.session_id, held.channel, actor, "", now)
+            session.actor, session.state, session.started = actor, held.state, True
+            self._add(session)
+        for session in had.values():
+            self._drop(session)
+        return list(had.values())
+
+    def leave(self, link: ActorLink) -> Actor | None:
+        """Remove the actor and its sessions; the returned actor still names them. None if this link has no actor (any more)."""
+        actor = self._actors.pop(link, None)
+        if actor is not None:
+            for session in actor.sessions.values():
+                self._drop(session)
+        return actor
+
+    def choose(self, without: Iterable[Actor] = ()) -> Actor | None:
+        """Return the actor that should take the next session, leaving out those that were tried in vain."""
+        tried = {actor.actor_id for actor in without}
+        by_id = {actor.actor_id: actor for actor in self._actors.values() if actor.actor_id not in tried}
+        loads = (ActorLoad(actor.actor_id, actor.seats, len(actor.sessions), actor.last_given) for actor in by_id.values())
+        chosen = choose_actor(loads)
+        return None if chosen is None else by_id[chosen]
+
+    def give(self, session_id: str, channel: str, actor: Actor, peer: str, now: float) -> Session:
+        """Add a session that is being handed to an actor."""
+        self._given += 1
+        actor.last_given = self._given
+        session = Session(session_id, channel, actor, peer, now)
+        self._add(session)
+        return session
+
+    def _add(self, session: Session) -> None:
+        self._sessions[session.session_id] = session
+        session.actor.sessions[session.session_id] = session
+
+    def end(self, session: Session) -> None:
+        """Remove a session."""
+        self._drop(session)
+        session.actor.sessions.pop(session.session_id, None)
+
+    def _drop(self, session: Session) -> None:
+        # Another actor may have announced the same session since; then the id stands for that one.
+        if self._sessions.get(session.session_id) is session:
+            del self._sessions[session.session_id]
+
+    def states(self) -> Counter[str]:
+        """Count the sessions by state."""
+        return Counter(session.state for session in self._sessions.values())
+
+    def busy_actors(self) -> int:
+        """Count the actors that hold a session."""
+        return sum(1 for actor in self._actors.values() if actor.sessions)
+
+    def session_snapshots(self) -> tuple[SessionSnapshot, ...]:
+        """Describe all sessions."""
+        return tuple(
+            SessionSnapshot(session.session_id, session.channel, session.actor.actor_id, session.state, session.since)
+            for session in self._sessions.values()
+        )
+
+    def actor_snapshots(self) -> tuple[ActorSnapshot, ...]:
+        """Describe all actors."""
+        return tuple(
+            ActorSnapshot(actor.actor_id, actor.pid, actor.seats, len(actor.sessions)) for actor in self._actors.values()
+        )
+
+    def __len__(self) -> int:
+        return len(self._sessions)
