@@ -1,0 +1,65 @@
+"""Real Ray for the tests that ask for it, once per run, and for no others."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from actors.local_ray import RayConnection
+
+
+def _refuse(*_arguments: Any, **_options: Any) -> NoReturn:
+    pytest.fail("a test without the cluster marker started Ray: mark it, or test the part that needs none")
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.node.get_closest_marker("cluster") is not None:
+        yield
+        return
+    # Not imported here: most unit tests never need it, and it takes half a second.
+    ray = sys.modules.get("ray")
+    connected_before = ray is not None and ray.is_initialized()
+    if ray is not None:
+        monkeypatch.setattr(ray, "init", _refuse)
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized() and not connected_before:
+        ray.shutdown()
+        _refuse()
+
+
+@pytest.fixture(scope="session")
+def _ray_connection() -> Iterator[RayConnection]:
+    from actors.local_ray import start_ray
+
+    # More than the machine may have: the actors ask for no CPU, and Ray starts this many workers ahead.
+    connection = start_ray(cpus=2)
+    yield connection
+    connection.stop()
+
+
+@pytest.fixture
+def ray_cluster(request: pytest.FixtureRequest) -> RayConnection:
+    """Real Ray on loopback, started by the first test that needs it. Only for tests marked `cluster`."""
+    if request.node.get_closest_marker("cluster") is None:
+        pytest.fail("a test that uses ray_cluster must be marked cluster")
+    connection: RayConnection = request.getfixturevalue("_ray_connection")
+    return connection
+
+
+@pytest.fixture
+def namespace(ray_cluster: RayConnection) -> Iterator[str]:
+    """A namespace of this test's own; whatever actors it still holds in the end are removed."""
+    from actors import _options
+
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    # The supervisor first, or it would start the others again.
+    for actor in sorted(_options.existing_names(name), key=lambda actor: actor != _options.SUPERVISOR):
+        _options.remove(name, actor)
