@@ -10,8 +10,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +77,8 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> RayConn
         return RayConnection(owned=False, directory=None, log_directory=_log_directory())
     if address is not None:
         try:
-            ray.init(address=address, **_QUIET)
+            with _keeping_sigterm():
+                ray.init(address=address, **_QUIET)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InfrastructureFault(f"no Ray answers at {address}: {error}") from error
         return RayConnection(owned=True, directory=None, log_directory=_log_directory())
@@ -83,14 +87,15 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> RayConn
     try:
         _reread_environment()
         # Ray opens its temporary directory to everyone, so it gets one inside ours.
-        ray.init(
-            _node_ip_address=LOOPBACK,
-            _temp_dir=str(directory / "ray"),
-            num_cpus=cpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **_QUIET,
-        )
+        with _keeping_sigterm():
+            ray.init(
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(directory / "ray"),
+                num_cpus=cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **_QUIET,
+            )
     except Exception as error:  # Ray raises plain Exception for a process of its own that did not come up
         connection.stop()
         raise InfrastructureFault(f"Ray did not start: {error}") from error
@@ -100,6 +105,17 @@ def start_ray(address: str | None = None, *, cpus: int | None = None) -> RayConn
         raise InfrastructureFault(f"Ray would listen on {', '.join(sorted(addresses))} instead of {LOOPBACK}")
     connection.log_directory = _log_directory()
     return connection
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Put the program's own SIGTERM handler back in place: Ray replaces it by one that ends the process at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 _QUIET: Mapping[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}

@@ -48,9 +48,12 @@ def running_service(
     except ModuleNotFoundError as error:
         raise UserError(f"this command needs {error.name}: pip install realtime-orchestrator") from error
 
-    cluster = launch(settings, address=address, on_progress=on_progress)
-    # Once more: Ray has installed a handler of its own meanwhile, which ends the process without a word to the actors.
     with sigterm_as_interrupt():
+        try:
+            cluster = launch(settings, address=address, on_progress=on_progress)
+        except SystemExit:
+            # What Ray makes of SIGTERM while it starts; `launch` has cleaned up.
+            raise KeyboardInterrupt from None
         try:
             yield cluster
         finally:

@@ -63,7 +63,11 @@ _log = get_logger()
 
 def new_session_id() -> str:
     """Return an id that cannot be guessed: 21 characters of base62 are 125 bits."""
-    return "sess_" + "".join(secrets.choice(_BASE62) for _ in range(21))
+    number, characters = secrets.randbelow(62**21), []
+    for _ in range(21):
+        number, digit = divmod(number, 62)
+        characters.append(_BASE62[digit])
+    return "sess_" + "".join(characters)
 
 
 class GatewayServer:

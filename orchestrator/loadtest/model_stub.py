@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import random
 import signal
 import sys
 import time
@@ -36,6 +35,8 @@ DELTA_MS = 110
 DELTA_BYTES = DELTA_MS * BYTES_PER_MS
 DELTAS_PER_RESPONSE = 50
 PAUSE_SECONDS = DELTAS_PER_RESPONSE * DELTA_MS / 1000
+_FIRST_WORD_SECONDS = 0.2
+_GOLDEN_RATIO = 0.618034
 _FILLER = base64.b64encode(b"\xd0" * (DELTA_BYTES - TAG_BYTES))
 _FORMAT = {"type": "audio/pcmu"}
 _AUDIO_KEY = b'"audio":"'
@@ -113,7 +114,7 @@ class ModelStub:
 
 
 class _Session(LegListener):
-    """One model session. It greets nobody: it starts to talk at a random moment, then talks and pauses in turn."""
+    """One model session. It greets nobody: it starts to talk at a moment of its own, then talks and pauses in turn."""
 
     def __init__(self, stub: ModelStub, number: int) -> None:
         self._stub = stub
@@ -143,7 +144,8 @@ class _Session(LegListener):
         self._leg = leg
         self._stub.opened(self)
         self._send("session.created", session=self._config)
-        self._plan(random.uniform(0, 2 * PAUSE_SECONDS))
+        # Spread evenly over one turn of talking and pausing, however many sessions there are; the first one starts at once.
+        self._plan(_FIRST_WORD_SECONDS + (self._number - 1) * _GOLDEN_RATIO % 1 * 2 * PAUSE_SECONDS)
 
     def on_text(self, data: bytes) -> None:
         data = bytes(data)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from collections.abc import Callable
 
 from orchestrator.errors import InfrastructureFault
 from orchestrator.realtime.events import RealtimeAudio, RealtimeRawModelEvent, RealtimeSessionEvent
 
-__all__ = ["EventStream", "IteratorOverflowError"]
+__all__ = ["EventIterator", "EventStream", "IteratorOverflowError"]
 
 
 class IteratorOverflowError(InfrastructureFault):
@@ -65,10 +65,8 @@ class EventStream:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> Any:
+    async def get(self) -> RealtimeSessionEvent:
+        """Return the next event. Raises StopAsyncIteration at the end, or the exception that ended the stream."""
         while not self._events:
             if not self._open:
                 if self._exception is not None:
@@ -77,3 +75,23 @@ class EventStream:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         return self._events.popleft()
+
+
+class EventIterator:
+    """One `async for` over a session. When the loop is left, its stream goes back: the next loop carries on there."""
+
+    __slots__ = ("_give_back", "_stream")
+
+    def __init__(self, stream: EventStream, give_back: Callable[[EventStream], None]) -> None:
+        self._stream = stream
+        self._give_back = give_back
+
+    def __aiter__(self) -> EventIterator:
+        return self
+
+    async def __anext__(self) -> RealtimeSessionEvent:
+        return await self._stream.get()
+
+    def __del__(self) -> None:
+        # `break` tells an iterator nothing; only that nobody holds it any more.
+        self._give_back(self._stream)

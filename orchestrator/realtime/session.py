@@ -42,7 +42,7 @@ from orchestrator.core.session import SessionCore
 from orchestrator.core.tool_calls import Answer, ToolCall
 from orchestrator.errors import UserError
 from orchestrator.realtime.agent import RealtimeAgent
-from orchestrator.realtime.event_stream import EventStream
+from orchestrator.realtime.event_stream import EventIterator, EventStream
 from orchestrator.realtime.events import (
     RealtimeAgentEndEvent,
     RealtimeAgentStartEvent,
@@ -122,7 +122,7 @@ class RealtimeSession(RealtimeModelListener):
         self._agents = {agent.name: agent}
         self._tools: dict[str, FunctionTool] = {}
         self._streams: list[EventStream] = []
-        # What happened before the first iterator came; it takes this stream over.
+        # What happened while nobody iterated: before the first loop, or between two. The next loop takes it over.
         self._backlog: EventStream | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sender: Sender | None = None
@@ -207,7 +207,9 @@ class RealtimeSession(RealtimeModelListener):
             self._end_streams(None)
 
     def __aiter__(self) -> AsyncIterator[RealtimeSessionEvent]:
-        """Iterate over the events. Each iterator sees every event from its start on; the first also what came before it."""
+        """Iterate over the events. The first loop also sees what came before it, and a loop that follows another goes on
+        where that one was left; loops that run at the same time each see every event.
+        """
         stream, self._backlog = self._backlog, None
         if stream is None:
             stream = EventStream()
@@ -217,7 +219,13 @@ class RealtimeSession(RealtimeModelListener):
                 stream.close(self._ended.exception)
             else:
                 self._streams.append(stream)
-        return stream
+        return EventIterator(stream, self._take_back)
+
+    def _take_back(self, stream: EventStream) -> None:
+        if self._backlog is None:
+            self._backlog = stream
+        elif stream in self._streams:
+            self._streams.remove(stream)
 
     async def send_message(self, message: Any) -> None:
         """Send a user message, text or structured, and ask for the answer."""

@@ -23,6 +23,7 @@ __all__ = [
     "Resampler",
     "alaw_decode",
     "alaw_encode",
+    "amplitude_table",
     "amplitudes",
     "decode",
     "duration_ms",
@@ -143,11 +144,16 @@ def encode(samples: Samples, encoding: Encoding) -> bytes:
     return samples.astype("<i2", copy=False).tobytes()
 
 
-def amplitudes(data: bytes | memoryview, encoding: Encoding) -> Floats:
-    """The samples of a payload as floats, for a level meter. Not copied further than needed: this is the hot path."""
-    if encoding is Encoding.PCM16:
+def amplitudes(data: bytes | memoryview, table: Floats | None) -> Floats:
+    """The samples of a payload as floats, for a level meter. `table` is that of `amplitude_table`."""
+    if table is None:
         return np.frombuffer(data, "<i2").astype(np.float32)
-    return _AMPLITUDES[encoding].take(np.frombuffer(data, np.uint8))
+    return table.take(np.frombuffer(data, np.uint8))
+
+
+def amplitude_table(encoding: Encoding) -> Floats | None:
+    """The value of each code, None for PCM. Looked up once: hashing an enum member for each frame costs more than the rest."""
+    return _AMPLITUDES.get(encoding)
 
 
 class Resampler:

@@ -114,6 +114,6 @@ async def _serve(options: SimulatorOptions) -> None:
         loop.add_signal_handler(number, stopped.set)
     async with SimulatorServer(options) as server:
         ready = {"event": "simulator_ready", "url": server.url, "port": server.port}
-        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.write(json.dumps(ready, separators=(",", ":")) + "\n")
         sys.stdout.flush()
         await stopped.wait()

@@ -50,6 +50,7 @@ class InputBuffer:
 
     def __init__(self, encoding: Encoding, vad: VadSettings | None) -> None:
         self._encoding = encoding
+        self._bytes_per_ms = encoding.bytes_per_ms
         self._data = bytearray()
         self._appended_ms = 0.0
         self._turn_start: int | None = None
@@ -67,13 +68,14 @@ class InputBuffer:
             self._data.clear()
             self._turn_start = None
             self._encoding = encoding
+            self._bytes_per_ms = encoding.bytes_per_ms
             self._detector = None
         self._set_detector(vad)
 
     def append(self, data: bytes) -> list[Edge]:
         """Add audio; returns the edges of speech in it, in order. The buffer already holds all of `data`."""
         self._data += data
-        self._appended_ms += duration_ms(len(data), self._encoding)
+        self._appended_ms += len(data) / self._bytes_per_ms
         edges = self._detector.append(data) if self._detector is not None else []
         if not edges:
             self._trim()
@@ -127,7 +129,7 @@ class InputBuffer:
 
     def _trim(self) -> None:
         limit = LONGEST_MS if self._detector is None or self._turn_start is not None else IDLE_MS
-        excess = self.held_ms - limit
+        excess = len(self._data) - limit * self._bytes_per_ms
         # In large steps: moving the rest of the buffer for every frame would cost more than all else.
-        if excess > limit / 2:
-            del self._data[: int(excess) * self._encoding.bytes_per_ms]
+        if excess > limit * self._bytes_per_ms // 2:
+            del self._data[: excess // self._bytes_per_ms * self._bytes_per_ms]

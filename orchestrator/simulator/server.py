@@ -1,27 +1,21 @@
-"""The offline Realtime API as a WebSocket server: the machine of each session, put on a leg and on the clock of a loop.
-
-A session costs a leg, a machine and one timer: no task, no queue of its own. Speech that is not at hand is made in a thread,
-once, however many sessions wait for it.
-"""
+"""The offline Realtime API as a WebSocket server: who asks for what, who may come in, who is told to go."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Self
 
-from orchestrator.errors import EndReason, OrchestratorError
 from orchestrator.simulator.admission import PATH, AccessRules, Admitted, Turned, admit, path_of
 from orchestrator.simulator.ids import IdSource
-from orchestrator.simulator.session_machine import Close, ModelOptions, Render, SessionMachine
+from orchestrator.simulator.model_session import ModelSession, SpeechDesk
+from orchestrator.simulator.session_machine import ModelOptions, SessionMachine
 from orchestrator.simulator.speech import Speaker, SpeechRequest
-from orchestrator.transports import Accept, LegOptions, LegServer, LegState, Refuse, serve
+from orchestrator.transports import Accept, LegOptions, LegServer, Refuse, serve
 from orchestrator.wire.realtime import ErrorDetails, ErrorEvent, encode
 
 if TYPE_CHECKING:
@@ -29,9 +23,8 @@ if TYPE_CHECKING:
 
     from websockets.http11 import Request
 
+    from orchestrator.errors import EndReason
     from orchestrator.simulator.scenario import Scenario
-    from orchestrator.simulator.session_machine import Output
-    from orchestrator.simulator.speech import Utterance
     from orchestrator.transports import Leg
 
 __all__ = ["SimulatorOptions", "SimulatorServer"]
@@ -49,8 +42,6 @@ LEG_OPTIONS = LegOptions(
     ping_interval=PING_INTERVAL,
 )
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class SimulatorOptions:
@@ -64,116 +55,6 @@ class SimulatorOptions:
     seed: int | None = None
     max_sessions: int = 1024
     on_frame: Callable[[bytes], None] | None = None
-
-
-class SpeechDesk:
-    """Gives out speech: at once where it is at hand, else when a thread has made it. Lives on one loop."""
-
-    def __init__(self, speaker: Speaker, pool: ThreadPoolExecutor) -> None:
-        self._speaker = speaker
-        self._pool = pool
-        self._waiting: dict[SpeechRequest, list[Callable[[Utterance | None], None]]] = {}
-
-    def cached(self, request: SpeechRequest) -> Utterance | None:
-        """The utterance if it is at hand."""
-        return self._speaker.cached(request)
-
-    def order(self, request: SpeechRequest, deliver: Callable[[Utterance | None], None]) -> None:
-        """Have it made; `deliver` is called on the loop, with None if it cannot be made."""
-        waiting = self._waiting.get(request)
-        if waiting is not None:
-            waiting.append(deliver)
-            return
-        self._waiting[request] = [deliver]
-        made = asyncio.get_running_loop().run_in_executor(self._pool, self._speaker.render, request)
-        made.add_done_callback(lambda future: self._deliver(request, future))
-
-    def _deliver(self, request: SpeechRequest, future: asyncio.Future[Utterance]) -> None:
-        utterance: Utterance | None = None
-        if not future.cancelled():
-            fault = future.exception()
-            if fault is None:
-                utterance = future.result()
-            else:
-                # Not the text: what is said in a call belongs in no log.
-                _log.error(
-                    "no speech could be made: %s", fault if isinstance(fault, OrchestratorError) else type(fault).__name__
-                )
-        for deliver in self._waiting.pop(request):
-            deliver(utterance)
-
-
-class _Session:
-    """One session: hears the leg, asks the machine, does what it says."""
-
-    def __init__(self, machine: SessionMachine, desk: SpeechDesk, on_frame: Callable[[bytes], None] | None) -> None:
-        self._machine = machine
-        self._desk = desk
-        self._on_frame = on_frame
-        self._leg: Leg | None = None
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at: float | None = None
-
-    def on_open(self, leg: Leg) -> None:
-        self._leg = leg
-        self._perform(self._machine.start(self._loop.time()))
-
-    def on_text(self, data: bytes) -> None:
-        # Most messages are audio that nothing follows from; a timer is never needed earlier because of one.
-        if outputs := self._machine.receive_text(data, self._loop.time()):
-            self._perform(outputs)
-
-    def on_binary(self, data: bytes) -> None:
-        self._perform(self._machine.receive_binary(self._loop.time()))
-
-    def on_closed(self, reason: EndReason) -> None:
-        self._leg = None
-        self._set_timer()
-
-    def _perform(self, outputs: list[Output]) -> None:
-        leg = self._leg
-        if leg is None:
-            return
-        waiting = deque(outputs)
-        while waiting:
-            output = waiting.popleft()
-            if isinstance(output, Render):
-                utterance = self._desk.cached(output.request)
-                if utterance is None:
-                    self._order(output.request)
-                else:
-                    waiting.extend(self._machine.provide(output.request, utterance, self._loop.time()))
-            elif isinstance(output, Close):
-                leg.close(output.code, output.reason)
-            else:
-                data = encode(output)
-                if self._on_frame is not None:
-                    self._on_frame(data)
-                leg.send_text(data)
-        self._set_timer()
-
-    def _order(self, request: SpeechRequest) -> None:
-        def deliver(utterance: Utterance | None) -> None:
-            if self._leg is not None:
-                self._perform(self._machine.provide(request, utterance, self._loop.time()))
-
-        self._desk.order(request, deliver)
-
-    def _set_timer(self) -> None:
-        """Wake up when the machine is due: one timer, which moves only if something else has become the next."""
-        due = self._machine.due if self._leg is not None and self._leg.state is LegState.OPEN else None
-        if due == self._wakes_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if due is None else self._loop.call_at(due, self._wake, due)
-        self._wakes_at = due
-
-    def _wake(self, due: float) -> None:
-        self._timer = self._wakes_at = None
-        # A loop may run a timer early by the resolution of its clock.
-        self._perform(self._machine.advance(max(due, self._loop.time())))
 
 
 class _Refusal:
@@ -259,5 +140,5 @@ class SimulatorServer:
         decision = admit(request, options.access)
         if isinstance(decision, Admitted):
             machine = SessionMachine(options.scenario, options.model, ids, model=decision.model, unix_time=time.time())
-            return Accept(_Session(machine, self._desk, options.on_frame), SUBPROTOCOL)
+            return Accept(ModelSession(machine, self._desk, options.on_frame), SUBPROTOCOL)
         return Accept(_Refusal(decision, ids.event(), options.on_frame), SUBPROTOCOL)

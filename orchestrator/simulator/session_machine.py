@@ -475,7 +475,8 @@ class SessionMachine:
             due, _, action = heapq.heappop(self._timers)
             self._now = max(self._now, due)
             action()
-        self._now = max(self._now, now)
+        if now > self._now:
+            self._now = now
 
     def _expire(self) -> None:
         error = faults.session_expired(self._options.session_seconds)

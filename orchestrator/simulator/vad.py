@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from orchestrator.simulator.audio import Encoding, amplitudes
+from orchestrator.simulator.audio import Encoding, amplitude_table, amplitudes
 
 if TYPE_CHECKING:
     from orchestrator.simulator.audio import Floats
@@ -105,7 +105,7 @@ class VoiceDetector:
         edges: list[Edge] = []
         if count == 0:
             return edges
-        samples = amplitudes(memoryview(data)[: count * size] if self._carry else data, self._encoding)
+        samples = amplitudes(memoryview(data)[: count * size] if self._carry else data, self._table)
         # Most appends are one frame, and a dot product costs a quarter of a sum over an axis.
         energies = [float(samples.dot(samples))] if count == 1 else _energies(samples.reshape(count, -1))
         for energy in energies:
@@ -117,6 +117,7 @@ class VoiceDetector:
     def _apply(self, settings: VadSettings, encoding: Encoding) -> None:
         self._settings = settings
         self._encoding = encoding
+        self._table = amplitude_table(encoding)
         self._frame_size = FRAME_MS * encoding.bytes_per_ms
         self._full_scale = FULL_SCALE**2 * FRAME_MS * encoding.rate / 1000
         self._margin = 4.0 + 16.0 * settings.threshold

@@ -151,3 +151,7 @@ def test_the_absolute_form_of_a_target_is_understood() -> None:
     head = read(b"GET http://a.example/healthz?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert isinstance(head, RequestHead)
     assert (head.path, head.target) == ("/healthz", "/healthz?x=1")
+
+
+def test_a_refusal_does_not_repeat_what_was_sent() -> None:
+    assert "a-key" not in refused(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \x00a-key\r\n\r\n").message

@@ -363,6 +363,22 @@ async def test_each_iterator_sees_every_event(make_session: MakeSession, endpoin
     assert second.types() == ["agent_start", "agent_end"]
 
 
+async def test_a_loop_goes_on_where_the_one_before_it_was_left(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    async with make_session() as session:
+        endpoint.start_response()
+        endpoint.speak("hello", 100)
+        endpoint.end_response()
+        seen = []
+        for last in ("agent_start", "audio", "agent_end"):
+            async for event in session:
+                if event.type != "raw_model_event":
+                    seen.append(event.type)
+                if event.type == last:
+                    break
+            await endpoint.settle()
+    assert seen == ["history_updated", "agent_start", "history_added", "audio", "agent_end"]
+
+
 async def test_broken_and_unknown_messages_of_the_model_end_nothing(
     make_session: MakeSession, endpoint: ScriptedEndpoint
 ) -> None:

@@ -1,0 +1,52 @@
+"""Settings: from the environment, safe by default, and silent about secrets."""
+
+import pytest
+
+from orchestrator.errors import SettingsError
+from orchestrator.settings import Secret, Settings, from_environment
+
+KEYS = {"ORCHESTRATOR_FRONT_DOOR_KEYS": "key-one, key-two", "ORCHESTRATOR_TOKEN_SECRET": "token-secret"}
+
+
+def test_the_environment_is_read_by_name_and_type() -> None:
+    settings = from_environment({**KEYS, "ORCHESTRATOR_PORT": "9000", "ORCHESTRATOR_RESPONSE_TIMEOUT": "2.5"})
+    assert (settings.port, settings.response_timeout) == (9000, 2.5)
+    assert [key.reveal() for key in settings.front_door_keys] == ["key-one", "key-two"]
+
+
+def test_flags_beat_the_environment_and_absent_flags_do_not() -> None:
+    settings = from_environment({"ORCHESTRATOR_PORT": "9000", "ORCHESTRATOR_HOST": "::1"}, port=7, host=None)
+    assert (settings.port, settings.host) == (7, "::1")
+
+
+def test_the_usual_variable_gives_the_models_key_unless_ours_does() -> None:
+    assert from_environment({"OPENAI_API_KEY": "a"}).model_api_key.reveal() == "a"
+    both = {"OPENAI_API_KEY": "a", "ORCHESTRATOR_MODEL_API_KEY": "b"}
+    assert from_environment(both).model_api_key.reveal() == "b"
+
+
+def test_no_door_is_opened_to_the_world_without_keys() -> None:
+    with pytest.raises(SettingsError, match="without authentication"):
+        Settings(host="0.0.0.0")
+    assert from_environment({**KEYS, "ORCHESTRATOR_HOST": "0.0.0.0"}).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("name", ["max_sessions", "session_actors", "sessions_per_actor", "tool_actors"])
+def test_nonsense_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        from_environment({}, **{name: 0})
+
+
+def test_a_malformed_value_is_named_and_not_repeated() -> None:
+    with pytest.raises(SettingsError, match="ORCHESTRATOR_PORT") as error:
+        from_environment({"ORCHESTRATOR_PORT": "hunter2"})
+    assert "hunter2" not in str(error.value)
+
+
+def test_secrets_show_in_no_form_but_the_one_that_travels() -> None:
+    settings = from_environment({**KEYS, "OPENAI_API_KEY": "sk-very-secret"})
+    for text in (repr(settings), str(settings), f"{settings.model_api_key}"):
+        assert "secret" not in text.replace("Secret(set)", "").replace("token_secret", "")
+        assert "key-one" not in text
+    assert Settings.from_json(settings.to_json()) == settings
+    assert not Secret()
