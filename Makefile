@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check lint types unit cluster bench lock clean
+.PHONY: help setup demo test check lint types unit cluster fuzz lock clean
 
 help:
 	@echo "make demo      one phone call, end to end, on this machine"
@@ -13,6 +13,7 @@ help:
 	@echo "make check     linter and type checker only"
 	@echo "make unit      the tests that start no Ray"
 	@echo "make cluster   the tests that start Ray"
+	@echo "make fuzz      the property tests with many new examples"
 	@echo "make lock      resolve requirements.lock anew"
 
 setup: $(STAMP)
@@ -45,6 +46,10 @@ unit: setup
 
 cluster: setup
 	$(BIN)/pytest -m cluster
+
+# New random examples for every property, some minutes; what it finds is kept in .hypothesis/ and tried first next time.
+fuzz: setup
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m "not cluster" -k "any or never or every or always or random or whatever" --timeout 900
 
 lock:
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv

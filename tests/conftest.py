@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from actors.local_ray import RayConnection
+
+# Generated examples are the same in every run, and bounded in number and not in time: a busy machine must not fail a test.
+# `make fuzz` looks for new ones.
+settings.register_profile("test", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 
 def _refuse(*_arguments: Any, **_options: Any) -> NoReturn:

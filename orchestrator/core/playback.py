@@ -44,7 +44,8 @@ class PlaybackCursor:
         self._anchor_position = 0.0
         self._anchor_at = 0.0
         self._spans: deque[_Span] = deque(maxlen=MAX_SPANS)
-        self._item_sent: tuple[str, int, float] = ("", -1, 0.0)
+        # How much of each item was sent, so that an item that comes back goes on where it was.
+        self._item_sent: dict[tuple[str, int], float] = {}
 
     def heard_ms(self, now: float) -> float:
         """Return the position that the caller has heard by now, on the line of all audio sent."""
@@ -60,14 +61,15 @@ class PlaybackCursor:
             # The caller had run dry: playback starts again with this audio.
             self._anchor_position, self._anchor_at = self.sent_ms, now
         start, end = self.sent_ms, self.sent_ms + duration_ms
-        last_item, last_index, item_sent = self._item_sent
-        if (last_item, last_index) != (item_id, content_index):
-            item_sent = 0.0
-        if self._spans and (last_item, last_index) == (item_id, content_index):
-            self._spans[-1] = self._spans[-1]._replace(end=end)
+        last = self._spans[-1] if self._spans else None
+        item_sent = self._item_sent.get((item_id, content_index), 0.0)
+        if last is not None and (last.item_id, last.content_index) == (item_id, content_index):
+            self._spans[-1] = last._replace(end=end)
         else:
             self._spans.append(_Span(item_id, content_index, start, end, item_sent))
-        self._item_sent = (item_id, content_index, item_sent + duration_ms)
+        self._item_sent[item_id, content_index] = item_sent + duration_ms
+        if len(self._item_sent) > MAX_SPANS:
+            del self._item_sent[next(iter(self._item_sent))]
         self.sent_ms = end
         if len(self._spans) > 1 and self._spans[1].start <= self.heard_ms(now):
             self._forget(self.heard_ms(now))
@@ -81,13 +83,6 @@ class PlaybackCursor:
         self._anchor_position = max(0.0, min(position_ms, self.sent_ms))
         self._anchor_at = now
 
-    def playing(self, now: float) -> Cut | None:
-        """Return the item that is being played now and how far, or None when nothing is playing."""
-        heard = self.heard_ms(now)
-        if heard >= self.sent_ms:
-            return None
-        return next((cut for cut in self._cuts(heard)), None)
-
     def interrupt(self, now: float) -> list[Cut]:
         """Stop playback: forget what was not heard, and say which items were cut and where, in the order they were sent.
 
@@ -100,17 +95,8 @@ class PlaybackCursor:
         self.sent_ms = heard
         self._anchor_position, self._anchor_at = heard, now
         self._spans.clear()
-        self._item_sent = ("", -1, 0.0)
+        self._item_sent.clear()
         return cuts
-
-    def item_heard_ms(self, item_id: str, content_index: int, now: float) -> float | None:
-        """Return how much of one item was heard, or None for an item that is not on the line any more."""
-        heard = self.heard_ms(now)
-        found = None
-        for span in self._spans:
-            if (span.item_id, span.content_index) == (item_id, content_index) and heard > span.start:
-                found = span.offset + min(heard, span.end) - span.start
-        return found
 
     def _cuts(self, heard: float) -> list[Cut]:
         cuts: dict[tuple[str, int], Cut] = {}

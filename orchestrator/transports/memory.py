@@ -136,6 +136,9 @@ class MemoryLine(asyncio.Transport):
 
     # Delivery to the other end.
 
+    def _receives(self) -> bool:
+        return not (self._stalled or self._reading_paused)
+
     def _schedule(self) -> None:
         if self._delivery is None:
             self._delivery = self._loop.call_soon(self._deliver)
@@ -146,7 +149,7 @@ class MemoryLine(asyncio.Transport):
         other = self._other
         if other._lost or other._closing or other._dropping:
             self._unsent.clear()
-        elif self._unsent and not other._stalled and not other._reading_paused:
+        elif self._unsent and other._receives():
             self._move(other)
         self._after_delivery(other)
 
@@ -162,10 +165,10 @@ class MemoryLine(asyncio.Transport):
             self._writing_paused = False
             self._leg.resume_writing()
         if self._unsent:
-            if not other._stalled and not other._reading_paused:
+            if other._receives():
                 self._schedule()
             return
-        if self._eof_written and not self._eof_delivered and not other._stalled:
+        if self._eof_written and not self._eof_delivered and other._receives():
             self._eof_delivered = True
             if not (other._closing or other._dropping or other._leg.eof_received()):
                 other.close()

@@ -225,9 +225,10 @@ class WebSocketLeg(asyncio.BufferedProtocol):
             self._receive()
 
     def eof_received(self) -> bool:
-        """Take the end of the peer's stream: without a close frame before it, the connection broke."""
-        while self._buffer and self._receive_one():
-            pass
+        """Take the end of the peer's stream: without a close frame before it, the connection broke.
+
+        Messages that wait for their turn are not overtaken: nothing is read meanwhile, the end of the stream included.
+        """
         self._protocol.receive_eof()
         if self._state is LegState.CONNECTING:
             self._upgrade_eof()

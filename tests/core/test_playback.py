@@ -1,7 +1,7 @@
 """The playback cursor: what was heard is known to the frame, from the clock alone and better from marks."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.core.playback import Cut, PlaybackCursor
@@ -74,6 +74,7 @@ def test_what_is_sent_after_an_interruption_plays_at_once() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(1, 900), st.floats(0, 1.5), st.booleans()), max_size=40))
+@example([("a", 501.0, 0.0, False), ("b", 1.0, 0.0, False), ("a", 1.0, 0.5, True)])
 def test_what_is_heard_never_exceeds_what_was_sent_and_never_runs_backwards(
     steps: list[tuple[str, float, float, bool]],
 ) -> None:

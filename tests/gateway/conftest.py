@@ -1,7 +1,4 @@
-"""Both event loops, and a place for sockets.
-
-Generated examples are bounded in number, not in time: a busy machine must not fail a test.
-"""
+"""Both event loops, and a place for sockets."""
 
 from __future__ import annotations
 
@@ -13,10 +10,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import HealthCheck, settings
-
-settings.register_profile("orchestrator", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("orchestrator")
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 
+from hypothesis import HealthCheck, settings
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Protocol
@@ -26,6 +27,9 @@ PATIENCE = 20.0
 
 # Without pings, so that a slow machine adds no frames of its own.
 QUIET = LegOptions(ping_interval=None, ping_timeout=None, open_timeout=PATIENCE, close_timeout=PATIENCE)
+
+# How long an example takes says nothing on a machine that others use too.
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def patience() -> asyncio.Timeout:

@@ -11,7 +11,7 @@ from websockets.server import ServerProtocol
 
 from orchestrator.transports.frame_scanner import MAX_FRAGMENTS, Cut, FrameScanner
 from orchestrator.transports.receive_buffer import ReceiveBuffer, capacity_for
-from tests.transports.support import frame, text
+from tests.transports.support import frame, text, untimed
 
 MAX = 1000
 
@@ -95,6 +95,7 @@ def segments(data: bytes, sizes: list[int]) -> list[bytes]:
     return parts
 
 
+@untimed
 @given(streams, segmentations, st.booleans())
 def test_any_segmentation_gives_the_same_messages(stream: list[Item], sizes: list[int], masked: bool) -> None:
     wire, whole, controls = encode(stream, mask=masked)
@@ -107,6 +108,7 @@ def test_any_segmentation_gives_the_same_messages(stream: list[Item], sizes: lis
     assert len(reader.buffer) == 0
 
 
+@untimed
 @given(st.binary(max_size=3000), segmentations)
 def test_random_bytes_never_raise_and_never_outgrow_the_buffer(data: bytes, sizes: list[int]) -> None:
     reader = Reader()
@@ -140,6 +142,7 @@ def verdict_of_protocol(protocol: Protocol, data: bytes) -> int | None:
     return int(protocol.close_sent.code)
 
 
+@untimed
 @given(st.lists(frame_headers, min_size=1, max_size=4))
 def test_headers_are_judged_as_the_protocol_judges_whole_frames(headers: list[tuple[int, bool, int]]) -> None:
     protocol = ServerProtocol(state=OPEN, max_size=MAX)

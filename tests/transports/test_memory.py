@@ -17,7 +17,7 @@ from orchestrator.testing import virtual_clock
 from orchestrator.transports.base import Leg, LegOptions, LegState
 from orchestrator.transports.memory import memory_pair
 from orchestrator.transports.opening import resume
-from tests.transports.support import PATIENCE, Recorder
+from tests.transports.support import PATIENCE, Recorder, untimed
 
 Kind = Literal["memory", "socket"]
 
@@ -188,7 +188,7 @@ def test_what_is_dropped_is_lost_and_nobody_is_told() -> None:
     virtual_clock.run(scenario())
 
 
-@settings(max_examples=30)
+@settings(untimed, max_examples=30)
 @given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 50))
 def test_any_segmentation_delivers_the_same_messages(payloads: list[bytes], segment: int) -> None:
     messages = [payload.hex().encode() for payload in payloads]

@@ -176,14 +176,18 @@ async def test_a_peer_that_goes_during_the_head_is_a_lost_connection() -> None:
     assert info.value.reason.code == "connection_lost"
 
 
-async def test_accept_may_be_cancelled_and_leaves_no_connection() -> None:
+@pytest.mark.parametrize("turns", range(8))
+async def test_accept_may_be_cancelled_at_any_point_and_leaves_no_connection(turns: int) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         accepting = asyncio.ensure_future(accept(ours, HEAD[:50], Recorder(), options=QUIET))
-        await asyncio.sleep(0.0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         accepting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await accepting
+        if turns == 0:
+            ours.close()  # it had not started, so the socket was still ours
         assert await read_all(theirs) == b""
 
 

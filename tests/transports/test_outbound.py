@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.transports.outbound import FrameWriter, Kind, OutboundQueue
+from tests.transports.support import untimed
 
 
 class Sink(asyncio.Transport):
@@ -63,6 +64,7 @@ def writer_on_sink(capacity: int, queue_limit: int, sock: socket.socket | None =
 frames = st.lists(st.tuples(st.sampled_from(list(Kind)), st.integers(1, 30)), max_size=40)
 
 
+@untimed
 @given(frames, st.integers(0, 120))
 def test_queue_keeps_the_order_the_limit_and_everything_but_audio(pushed: list[tuple[Kind, int]], limit: int) -> None:
     queue = OutboundQueue(limit)

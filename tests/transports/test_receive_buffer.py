@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import UserError
 from orchestrator.transports.receive_buffer import READ_SIZE, ReceiveBuffer, anonymous_buffer, capacity_for
+from tests.transports.support import untimed
 
 
 def over(size: int, *, pending: int = 0) -> ReceiveBuffer:
@@ -22,6 +23,7 @@ def receive(buffer: ReceiveBuffer, data: bytes) -> None:
     buffer.received(len(data))
 
 
+@untimed
 @given(st.data())
 def test_the_window_behaves_like_a_byte_string(data: st.DataObject) -> None:
     buffer, model = over(10_000), b""

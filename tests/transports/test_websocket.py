@@ -158,6 +158,13 @@ async def test_many_tiny_messages_in_one_read_leave_turns_to_others() -> None:
         assert max(after - before for before, after in itertools.pairwise(turns)) <= MESSAGES_PER_TURN
 
 
+async def test_more_tiny_messages_than_the_buffer_holds_wait_in_the_kernel() -> None:
+    recorder = Recorder()
+    async with raw_peer(recorder, options=SMALL) as (_, peer):
+        await peer.send(text(b"x") * 40_000)
+        await recorder.until(lambda r: len(r.texts) == 40_000)
+
+
 async def test_the_end_of_the_stream_does_not_overtake_messages_that_wait_for_their_turn() -> None:
     recorder = Recorder()
     async with raw_peer(recorder) as (_, peer):
