@@ -98,7 +98,7 @@ class Recorder:
         return self.reason
 
     def _note(self, call: str) -> None:
-        assert "closed" not in self.calls, "nothing may follow on_closed"
+        assert not self.calls or self.calls[-1] != "closed", "nothing may follow on_closed"
         self.calls.append(call)
         self._changed.set()
 

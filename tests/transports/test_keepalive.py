@@ -134,7 +134,10 @@ def test_pings_on_the_wire_are_answered_by_their_payload() -> None:
 
 @pytest.mark.parametrize("how", ["close", "abort", "cut", "error"])
 def test_no_timer_is_left_after_the_end(how: str) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
     async def scenario() -> None:
+        loops.append(asyncio.get_running_loop())
         recorder, other = Recorder(), Recorder()
         pair = memory_pair(recorder, other)
         if how == "close":
@@ -147,8 +150,9 @@ def test_no_timer_is_left_after_the_end(how: str) -> None:
             pair.client_line.write(b"\xff\xff")
         await recorder.ended()
         await other.ended()
-        # With no timer left on the loop, this is a wait for nothing.
+        # With no timer left on the loop, this is a wait for nothing, and its clock does not move.
         await asyncio.Event().wait()
 
     with pytest.raises(VirtualClockStalledError, match="nothing is scheduled"):
         virtual_clock.run(scenario())
+    assert loops[0].time() == 0.0

@@ -250,7 +250,8 @@ async def plain_server(handler: Handler) -> AsyncIterator[int]:
 
 def answering(*parts: bytes, stay: asyncio.Event | None = None) -> Handler:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(asyncio.IncompleteReadError):  # a client that gave up early
+            await reader.readuntil(b"\r\n\r\n")
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -300,10 +301,15 @@ async def test_a_refused_upgrade_says_what_the_endpoint_said(parts: list[bytes],
 @pytest.mark.parametrize("parts", [[], [b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\n"]])
 async def test_an_endpoint_that_says_too_little_is_given_up_at_the_deadline(parts: list[bytes]) -> None:
     stay = asyncio.Event()
+    expected = 500 if parts else None
     async with plain_server(answering(*parts, stay=stay)) as port:
-        with pytest.raises(LegConnectError, match="no upgrade at ") as info:
-            await connect(f"ws://127.0.0.1:{port}", Recorder(), options=LegOptions(open_timeout=0.2))
-        assert info.value.status == (500 if parts else None)
+        # On a busy machine the beginning of the answer may itself miss a short deadline.
+        for deadline in (0.1, 1.0, PATIENCE):
+            with pytest.raises(LegConnectError, match="no upgrade at ") as info:
+                await connect(f"ws://127.0.0.1:{port}", Recorder(), options=LegOptions(open_timeout=deadline))
+            if info.value.status == expected:
+                break
+        assert info.value.status == expected
         stay.set()
 
 
