@@ -19,10 +19,10 @@ help:
 setup: $(STAMP)
 
 # The stamp makes a second call free. Byte-compiling matters: a worker without compiled modules starts three times slower,
-# and container images often forbid Python to write them later.
+# and container images often forbid Python to write them later. It is done on all cores, which pip does not.
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib orchestrator actors || true
 	touch $(STAMP)

@@ -8,7 +8,6 @@ import os
 import msgspec
 from prometheus_client import ProcessCollector
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
 
 from actors import _options
 from actors.node_link import NodeLinkServer
@@ -63,9 +62,11 @@ class GatewayActor:
         self._server.drain()
 
     async def ping(self) -> int:
-        """Return the pid. Raises InfrastructureFault when nobody can connect any more, so that the actor is replaced."""
-        if self._server.failure is not None:
-            raise InfrastructureFault(f"the gateway does not accept: {self._server.failure.text}")
+        """Return the pid. Raises InfrastructureFault when no caller or no session actor can connect any more, so that this
+        actor is replaced; calls that run go on without it."""
+        failure = self._server.failure or self._links.failure
+        if failure is not None:
+            raise InfrastructureFault(f"the gateway does not accept: {failure.code} {failure.text}")
         return os.getpid()
 
     def __ray_shutdown__(self) -> None:
@@ -85,7 +86,7 @@ class GatewayActor:
         while True:
             try:
                 await self._report()
-            except (RayError, OSError, RuntimeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, a gateway that stops reporting would be taken for dead
                 # No supervisor, or none that can be reached: calls come and go without it, and it asks for nothing we forget.
                 self._supervisor = None
                 self._log.debug("report_failed", error=type(error).__name__)

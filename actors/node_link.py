@@ -192,6 +192,8 @@ class NodeLinkServer:
         self._queue_limit = queue_limit
         self._links: set[Link] = set()
         self._acceptor: Acceptor | None = None
+        # Why no new link can come any more, if so. Established ones go on.
+        self.failure: EndReason | None = None
 
     def start(self) -> None:
         """Listen, in place of a former gateway's socket if there is one. Raises SettingsError when the path cannot be used."""
@@ -220,7 +222,7 @@ class NodeLinkServer:
         self._links.add(Link(sock, self._on_data, self._on_lost, self._queue_limit))
 
     def _on_failure(self, error: OSError) -> None:
-        # Established links go on; new actors cannot come until the gateway is restarted, which its readiness does not show.
+        self.failure = EndReason("link_accept_failed", error.strerror or str(error), type(error).__name__, "infrastructure")
         _log.error("node_link_failed", error=error.strerror)
 
     def _on_data(self, link: Link, data: bytes, fds: list[int]) -> None:

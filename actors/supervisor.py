@@ -108,9 +108,9 @@ class SupervisorActor:
         while True:
             try:
                 await self._reconcile()
-            except _AWAY as error:
+            except Exception as error:  # noqa: BLE001 - a supervisor that lives and does nothing is worse than a loud one
                 # The control store may be away; what exists goes on without it and without us.
-                self._log.warning("reconcile_failed", error=str(error))
+                self._log.warning("reconcile_failed", error=type(error).__name__, text=str(error))
             await asyncio.sleep(INTERVAL)
 
     async def _reconcile(self) -> None:

@@ -11,6 +11,7 @@ import contextvars
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from orchestrator.settings import Settings
 from orchestrator.telemetry.logs import configure, get_logger
 from orchestrator.tool_runner import ToolReply, ToolRequest, collect_tools, execute
 
-__all__ = ["ToolActor", "ToolThreads"]
+__all__ = ["ToolActor", "ToolThreads", "encode_reply"]
 
 MAX_THREADS = 64
 # Threads that still run although their call is over. Eight are visible in any thread dump and far from MAX_THREADS.
@@ -106,7 +107,7 @@ class ToolActor:
                 self._idle.set()
             self._leave_if_stuck()
         _log_reply(call_request, reply)
-        return msgspec.json.encode(reply).decode()
+        return encode_reply(reply)
 
     async def ping(self) -> int:
         """Return the pid, or 0 when the actor takes no calls any more."""
@@ -141,6 +142,16 @@ class ToolActor:
             _log.error("tool_calls_lost", in_flight=self._in_flight)
         # A stuck thread would hold up any gentler exit, and Ray does not restart an actor that exits by its own API.
         os._exit(1)
+
+
+def encode_reply(reply: ToolReply) -> str:
+    """Encode a reply, whatever text the tool returned: what UTF-8 cannot express, as file names can hold, must not look like
+    the death of the actor that ran it."""
+    plain = msgspec.structs.replace(reply, output=reply.output.encode("utf-8", "replace").decode())
+    for candidate in (reply, plain):
+        with suppress(UnicodeEncodeError):
+            return msgspec.json.encode(candidate).decode()
+    return msgspec.json.encode(msgspec.structs.replace(plain, context=None)).decode()
 
 
 def _not_started(request: ToolRequest) -> ToolReply:

@@ -14,7 +14,10 @@ from orchestrator.settings import Settings
 from orchestrator.telemetry.metrics import Metrics
 from orchestrator.transports.base import Leg, LegOptions, OpenListener
 
-__all__ = ["CallControl", "Channel", "ChannelParts", "FrameCounts"]
+__all__ = ["CallControl", "Channel", "ChannelParts", "FrameCounts", "LegHolder", "caller_gone"]
+
+# What a leg ends with when its peer breaks the WebSocket protocol or our limits.
+_VIOLATIONS = frozenset({"protocol_error", "policy_violation", "message_too_big"})
 
 
 class FrameCounts(msgspec.Struct):
@@ -86,3 +89,14 @@ class LegHolder:
     def on_open(self, leg: Leg) -> None:
         """Take the leg."""
         self.leg = leg
+
+
+def caller_gone(reason: EndReason) -> EndReason:
+    """Say why the call ends when the caller's leg has ended: whose doing it was, and how."""
+    if reason.code == "listener_error":
+        # It was we who could not take what the caller sent.
+        return EndReason("internal_error", "a message of the caller could not be handled", reason.code)
+    if reason.by == "us" and reason.code in _VIOLATIONS:
+        return EndReason("caller_protocol_error", reason.text, reason.code, "caller")
+    code = "caller_hung_up" if reason.code in ("closed_normally", "going_away") else "caller_lost"
+    return EndReason(code, reason.text, reason.code, "caller")

@@ -7,6 +7,7 @@ end; everything between is callbacks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -19,7 +20,7 @@ import msgspec
 from orchestrator.channels.base import Channel, ChannelParts, FrameCounts
 from orchestrator.channels.record import CallRecord
 from orchestrator.core.states import SESSION, Machine, SessionSignal, SessionState
-from orchestrator.errors import EndReason, OrchestratorError
+from orchestrator.errors import EndReason, InfrastructureFault, LegClosedError, ModelFault, Refused
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.events import RealtimeAudioInterrupted, RealtimeSessionEvent, RealtimeToolEnd
 from orchestrator.realtime.model import RealtimeModelConfig
@@ -38,7 +39,15 @@ __all__ = ["Call", "CallParts", "CallReporter"]
 ChannelFactory = Callable[[ChannelParts], Channel]
 
 # What the caller's leg is closed with when we end the call; anything else is a normal close.
-_CLOSE_CODES = {"model_lost": 1011, "model_unavailable": 1011, "internal_error": 1011, "drained": 1001, "start_timeout": 1008}
+_CLOSE_CODES = {
+    "model_lost": 1011,
+    "model_unavailable": 1011,
+    "internal_error": 1011,
+    "shutdown": 1001,
+    "cancelled": 1001,
+    "caller_overflow": 1008,
+    "start_timeout": 1008,
+}
 _OUTCOMES = {None: "ok", "tool_timeout": "timeout", "tool_lost": "lost"}
 
 
@@ -108,17 +117,18 @@ class Call:
     async def run(self, sock: socket.socket, head: bytes) -> EndReason:
         """Serve the call to its end and return why it ended. Takes the socket over; `head` is all that was read from it.
 
-        Cancelling it ends the call with the reason "cancelled".
+        Cancelling it ends the call with the reason "cancelled"; once the call is ending, that has its own deadlines and is
+        not cut short, or one of the two connections would be left open.
         """
         reason = EndReason("cancelled", "the call's task was cancelled")
         try:
-            await self._accept(sock, head)
-            reason = await self._converse()
+            refused = await self._accept(sock, head)
+            reason = refused or await self._converse()
         except Exception as error:  # noqa: BLE001 - one call's fault must not reach another's
             self._log.error("call_failed", error=type(error).__name__, text=str(error))
-            reason = EndReason("internal_error", "the call failed", type(error).__name__)
+            reason = EndReason("internal_error", "the call failed", getattr(error, "code", type(error).__name__))
         finally:
-            await self._finish(reason)
+            await _whole(asyncio.ensure_future(self._finish(reason)))
         return reason
 
     def caller_ready(self, caller: dict[str, Any]) -> None:
@@ -184,19 +194,26 @@ class Call:
             self._metrics.observe(names.BARGE_IN_SECONDS, seconds)
             self._record.timings.barge_in_to_clear_ms.append(round(seconds * 1000, 3))
 
-    async def _accept(self, sock: socket.socket, head: bytes) -> None:
-        self._leg = await accept(
-            sock,
-            head,
-            self._channel,
-            options=self._channel.leg_options(),
-            subprotocol=self._channel.subprotocol,
-        )
+    async def _accept(self, sock: socket.socket, head: bytes) -> EndReason | None:
+        """Answer the handshake; returns why there is no call when the caller sent no upgrade or left before."""
+        try:
+            self._leg = await accept(
+                sock,
+                head,
+                self._channel,
+                options=self._channel.leg_options(),
+                subprotocol=self._channel.subprotocol,
+            )
+        except Refused as error:
+            return EndReason(error.reason, error.message, error.code, "caller")
+        except LegClosedError as error:
+            return EndReason("caller_lost", error.reason.text, error.reason.code, "caller")
         seconds = time.monotonic() - self._parts.accepted_at
         self._record.timings.accept_to_101_ms = round(seconds * 1000, 3)
         self._parts.reporter.up(self._parts.session_id, seconds)
         self._log.info("session_started", peer=self._parts.peer, accept_to_101_ms=round(seconds * 1000, 3))
         self._signal(SessionSignal.CONNECT)
+        return None
 
     async def _converse(self) -> EndReason:
         """Wait for the caller, connect the model, and stay until the end."""
@@ -210,10 +227,12 @@ class Call:
                 connect.cancel()
                 await asyncio.wait({connect})
         if not finished:
+            if not connect.cancelled():
+                connect.exception()  # The call is over, so a fault of the connection is nobody's any more.
             return self._reason() or EndReason("internal_error")
         try:
             connect.result()
-        except OrchestratorError as error:
+        except (ModelFault, InfrastructureFault) as error:
             self._log.error("model_unavailable", code=error.code, text=error.message)
             return EndReason("model_unavailable", "the model cannot be reached", error.code, "model")
         self._signal(SessionSignal.CONNECTED)
@@ -234,7 +253,8 @@ class Call:
             "headers": {"Authorization": f"Bearer {settings.model_api_key.reveal()}"},
             "initial_model_settings": _overlay(run_settings, self._channel.model_settings()),  # type: ignore[typeddict-item]
         }
-        context = {"session_id": self._parts.session_id, "channel": self._channel.name, **caller}
+        # What we know stands above what the caller's side says.
+        context = {**caller, "session_id": self._parts.session_id, "channel": self._channel.name}
         session = RealtimeSession(
             model,
             self._parts.agent,
@@ -268,20 +288,31 @@ class Call:
         history = [] if self._session is None else self._session.history
         self.end(reason)
         self.count_frames()
-        if self._session is not None:
-            await self._session.close()
-        if self._leg is not None:
-            if reason.by != "caller":
+        try:
+            if self._leg is not None:
+                # First, so that the caller waits neither for a tool nor for a model that does not answer.
                 self._channel.tell_failure(reason)
-            self._leg.close(_CLOSE_CODES.get(reason.code, 1000), reason.text)
-            await self._leg.wait_closed()
-        self._record.ended(reason, history, time.monotonic())
-        self._signal(SessionSignal.END)
+                self._leg.close(_CLOSE_CODES.get(reason.code, 1000), reason.text)
+            if self._session is not None:
+                await self._session.close()
+            if self._leg is not None:
+                await self._leg.wait_closed()
+        finally:
+            self._record.ended(reason, history, time.monotonic())
+            self._signal(SessionSignal.END)
         self._log.info("session_ended", code=reason.code, text=reason.text, cause=reason.cause, by=reason.by)
 
     def _signal(self, signal: SessionSignal) -> None:
         state = self._machine.signal(signal)
         self._parts.reporter.state_changed(self._parts.session_id, state.value)
+
+
+async def _whole(work: asyncio.Future[None]) -> None:
+    """Wait for work that must be done whole, however often the waiter is cancelled; raises what the work raises."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({work})
+    work.result()
 
 
 def _overlay(base: Any, over: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from orchestrator.transports.opening import connect
 __all__ = ["HostReporter", "SessionHost"]
 
 MAX_RECORDS = 256
+MAX_RECORD_BYTES = 32 * 1024 * 1024
 COUNT_EVERY = 1.0
 _log = get_logger()
 
@@ -61,6 +62,8 @@ class SessionHost:
         self._calls: dict[str, tuple[Call, asyncio.Task[None]]] = {}
         # The records of calls that are over, the latest ones.
         self._records: OrderedDict[str, bytes] = OrderedDict()
+        self._record_bytes = 0
+        self._closing: EndReason | None = None
         tokens = StreamTokens(settings.token_secret)
         self._channels: dict[str, ChannelFactory] = {
             "openai": OpenAIChannel,
@@ -81,6 +84,8 @@ class SessionHost:
         self, sock: socket.socket, *, session_id: str, channel: str, head: bytes, peer: str, accepted_at: float
     ) -> EndReason | None:
         """Take a caller's socket over. Returns why not, in which case the socket is still the giver's."""
+        if self._closing is not None:
+            return self._closing
         make_channel = self._channels.get(channel)
         if make_channel is None:
             return EndReason("unknown_channel", f"no channel is called {channel}")
@@ -120,7 +125,8 @@ class SessionHost:
         return self._records.get(session_id) if entry is None else entry[0].describe()
 
     async def aclose(self, reason: EndReason) -> None:
-        """End all calls with this reason and wait for them. Cancelling it leaves the calls ending."""
+        """End all calls with this reason, take no more, and wait for them. Cancelling it leaves the calls ending."""
+        self._closing = reason
         self._timer.cancel()
         tasks = [task for _, task in self._calls.values()]
         for call, _ in self._calls.values():
@@ -134,10 +140,16 @@ class SessionHost:
             reason = await call.run(sock, head)
         finally:
             del self._calls[session_id]
-            self._records[session_id] = call.describe()
-            if len(self._records) > MAX_RECORDS:
-                self._records.popitem(last=False)
+            # Before the record: whatever is in that, the seat must come back.
             self._reporter.ended(session_id, reason)
+            self._remember(session_id, call.describe())
+
+    def _remember(self, session_id: str, record: bytes) -> None:
+        self._records[session_id] = record
+        self._record_bytes += len(record)
+        while len(self._records) > MAX_RECORDS or self._record_bytes > MAX_RECORD_BYTES:
+            _, forgotten = self._records.popitem(last=False)
+            self._record_bytes -= len(forgotten)
 
     def _count(self) -> None:
         for call, _ in self._calls.values():

@@ -1,6 +1,6 @@
 """The front door: any client of the OpenAI Realtime API can be a caller.
 
-Audio and transcripts pass through byte for byte in both directions. The caller keeps track of its own playback, as clients of
+The agent's audio and transcripts pass through byte for byte. The caller keeps track of its own playback, as clients of
 that API do: it is its `conversation.item.truncate` that says what was heard.
 
 Source: the GA Realtime protocol (`wire.realtime`).
@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder
+from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder, caller_gone
 from orchestrator.channels.openai_policy import (
     PASSED_THROUGH,
     check_item,
     check_response,
     check_session,
+    check_truncation,
     is_hidden,
     visible_session,
 )
@@ -39,8 +40,9 @@ from orchestrator.wire import realtime_types as types
 
 __all__ = ["OpenAIChannel"]
 
-# Messages of the caller kept while the model is being connected.
+# Messages of the caller kept while the model is being connected, in number and in bytes; one message always fits.
 EARLY_MESSAGES = 1024
+EARLY_BYTES = 8 * 1024 * 1024
 MAX_REMEMBERED = 1024
 _SUPPORTED = sorted(set(wire.CLIENT_EVENTS) - {"output_audio_buffer.clear"})
 _BINARY = "Expected a text WebSocket message; binary frames are not supported."
@@ -60,6 +62,7 @@ class OpenAIChannel(LegHolder):
         self._playback = UntrackedPlayback()
         self._model: OpenAIRealtimeWebSocketModel | None = None
         self._early: deque[bytes] = deque()
+        self._early_bytes = 0
         self._greeted = False
         # The updates of the session that the model has not answered yet: the caller's event ids, with "" for our own.
         self._updates: deque[str] = deque([""])
@@ -67,6 +70,8 @@ class OpenAIChannel(LegHolder):
         self._caller_ids: OrderedDict[str, str | None] = OrderedDict()
         # Items that the caller does not see, and what stands before each.
         self._hidden: OrderedDict[str, str | None] = OrderedDict()
+        # The agent's messages, the latest ones: only these can be truncated.
+        self._spoken: OrderedDict[str, None] = OrderedDict()
 
     @property
     def playback(self) -> UntrackedPlayback:
@@ -107,11 +112,18 @@ class OpenAIChannel(LegHolder):
             event = wire.decode_client_event(data)
             if type(event) is client.InputAudioBufferAppend:
                 self.counts.received += 1
-                self._model.append_frame(data)
+                self._append(event, self._model)
             else:
                 self._on_client_event(event, self._model)
         except WireError as error:
             self._answer_error(error, _event_id(data))
+
+    def _append(self, event: client.InputAudioBufferAppend, model: OpenAIRealtimeWebSocketModel) -> None:
+        """Send the audio on in a message of ours: members that we do not know could mean something to another decoder."""
+        if event.event_id is UNSET:
+            model.append_payload(event.audio)
+        else:
+            model.append_frame(wire.encode(event))
 
     def on_binary(self, data: bytes) -> None:
         """The protocol is text."""
@@ -120,8 +132,7 @@ class OpenAIChannel(LegHolder):
 
     def on_closed(self, reason: EndReason) -> None:
         """The caller's connection ended."""
-        code = "caller_hung_up" if reason.code in ("closed_normally", "going_away") else "caller_lost"
-        self._parts.control.end(EndReason(code, reason.text, reason.code, "caller"))
+        self._parts.control.end(caller_gone(reason))
 
     def on_session_event(self, event: RealtimeSessionEvent) -> None:
         """Nothing: this caller sees the wire's own events."""
@@ -131,11 +142,13 @@ class OpenAIChannel(LegHolder):
         self._send(server.ErrorEvent(error=types.ErrorDetails(type="server_error", code=reason.code, message=reason.text)))
 
     def _keep(self, data: bytes) -> None:
-        if len(self._early) >= EARLY_MESSAGES:
+        room = max(EARLY_BYTES, self._parts.settings.caller_max_message) - self._early_bytes
+        if len(self._early) >= EARLY_MESSAGES or len(data) > room:
             # What is lost here would be control as likely as audio, so the caller must know.
             self._parts.control.end(EndReason("caller_overflow", "too much was sent before session.created", by="caller"))
             return
         self._early.append(data)
+        self._early_bytes += len(data)
 
     def _on_client_event(self, event: client.ClientEvent | wire.UnknownEvent, model: OpenAIRealtimeWebSocketModel) -> None:
         match event:
@@ -157,6 +170,11 @@ class OpenAIChannel(LegHolder):
             case client.ConversationItemRetrieve(item_id=item_id) | client.ConversationItemDelete(item_id=item_id):
                 if item_id in self._hidden:
                     raise WireError("item_retrieve_invalid_item_id", f"the item with id '{item_id[:64]}' does not exist.")
+                model.send_client_event(event)
+            case client.ConversationItemTruncate(item_id=item_id):
+                check_truncation(event)
+                if item_id not in self._spoken:
+                    raise WireError("item_truncate_invalid_item_id", f"the item with id '{item_id[:64]}' cannot be truncated.")
                 model.send_client_event(event)
             case _:
                 model.send_client_event(event)
@@ -195,6 +213,7 @@ class OpenAIChannel(LegHolder):
                 self._send(msgspec.structs.replace(event, previous_item_id=self._visible(previous)))
             case server.ResponseOutputItemAdded(item=item) | server.ResponseOutputItemDone(item=item):
                 if not is_hidden(item):
+                    self._note_spoken(item)
                     self._send(event)
             case server.ResponseCreated(response=response) | server.ResponseDone(response=response):
                 seen = [item for item in response.output if not is_hidden(item)]
@@ -231,7 +250,14 @@ class OpenAIChannel(LegHolder):
                 if len(self._hidden) > MAX_REMEMBERED:
                     self._hidden.popitem(last=False)
             return
+        self._note_spoken(item)
         self._send(msgspec.structs.replace(event, previous_item_id=previous))
+
+    def _note_spoken(self, item: types.ServerItem) -> None:
+        if isinstance(item, types.MessageItem) and item.role == "assistant" and isinstance(item.id, str):
+            self._spoken[item.id] = None
+            if len(self._spoken) > MAX_REMEMBERED:
+                self._spoken.popitem(last=False)
 
     def _visible(self, item_id: Any) -> Any:
         """Return the item itself or, if it is hidden, the last one before it that the caller has seen."""

@@ -16,7 +16,15 @@ from orchestrator.wire import realtime_client as client
 from orchestrator.wire import realtime_server as server
 from orchestrator.wire import realtime_types as types
 
-__all__ = ["PASSED_THROUGH", "check_item", "check_response", "check_session", "is_hidden", "visible_session"]
+__all__ = [
+    "PASSED_THROUGH",
+    "check_item",
+    "check_response",
+    "check_session",
+    "check_truncation",
+    "is_hidden",
+    "visible_session",
+]
 
 # The server's events that go to the caller byte for byte. The others are made anew, rewritten or kept back.
 PASSED_THROUGH = frozenset(
@@ -45,6 +53,7 @@ PASSED_THROUGH = frozenset(
 _SESSION_FIELDS = {"audio", "output_modalities", "include", "max_output_tokens"}
 _MAY_BE_EMPTY = {"instructions", "tools"}
 _RESPONSE_FIELDS = {"audio", "output_modalities", "max_output_tokens", "metadata", "conversation"}
+MAX_PARTS = 64
 _SERVER_SIDE = "the agent's settings stay on the server, so a caller cannot set '{}'"
 
 
@@ -88,6 +97,12 @@ def check_item(event: client.ConversationItemCreate) -> None:
         raise _refuse("item.type")
     if item.role != "user":
         raise _refuse("item.role")
+
+
+def check_truncation(event: client.ConversationItemTruncate) -> None:
+    """Raise WireError for a part that no message has: the history has a place for each part up to the one that is named."""
+    if event.content_index >= MAX_PARTS:
+        raise WireError("invalid_value", f"Invalid value: a message has fewer than {MAX_PARTS} parts.", "content_index")
 
 
 def visible_session(session: types.SessionConfig, session_id: str) -> types.SessionConfig:

@@ -102,7 +102,22 @@ class CallRecord:
         """Return the record as JSON; the words are those that the history holds now, or held at the end."""
         texts = {item.item_id: _text(item) for item in (self._history if history is None else history)}
         entries = [_with_words(entry, texts) for entry in self._entries]
-        return msgspec.json.encode({**self._head, "entries": entries, "timings": self.timings})
+        record = {**self._head, "entries": entries, "timings": self.timings}
+        try:
+            return msgspec.json.encode(record)
+        except UnicodeEncodeError:
+            return msgspec.json.encode(_encodable(msgspec.to_builtins(record)))
+
+
+def _encodable(value: Any) -> Any:
+    """Replace what UTF-8 cannot express: a tool may return half a surrogate pair, as file names can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {name: _encodable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def _with_words(entry: Entry, texts: dict[str, str]) -> Entry:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import Any
 
-from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder
+from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder, caller_gone
 from orchestrator.core.playback import PlaybackCursor
 from orchestrator.errors import EndReason, WireError
 from orchestrator.realtime.events import RealtimeAudio, RealtimeAudioEnd, RealtimeAudioInterrupted, RealtimeSessionEvent
@@ -29,8 +29,9 @@ __all__ = ["TwilioChannel"]
 
 # A mark every 200 ms: closer ones delay the carrier's player, wider ones make a lost anchor felt.
 MARK_EVERY_MS = 200.0
-# Caller audio kept while the model is being connected: 10 s of 20 ms frames.
+# Caller audio kept while the model is being connected: 10 s of 20 ms frames, and bytes enough for four times that.
 EARLY_FRAMES = 500
+EARLY_BYTES = 512 * 1024
 
 
 class TwilioChannel(LegHolder):
@@ -46,7 +47,8 @@ class TwilioChannel(LegHolder):
         self.counts = FrameCounts()
         self._cursor = PlaybackCursor()
         self._model: OpenAIRealtimeWebSocketModel | None = None
-        self._early: deque[str] = deque(maxlen=EARLY_FRAMES)
+        self._early: deque[str] = deque()
+        self._early_bytes = 0
         # Unknown until the carrier's `start`.
         self._stream_sid: str | None = None
         self._generation = 0
@@ -112,8 +114,7 @@ class TwilioChannel(LegHolder):
 
     def on_closed(self, reason: EndReason) -> None:
         """The carrier's connection ended."""
-        code = "caller_hung_up" if reason.code in ("closed_normally", "going_away") else "caller_lost"
-        self._parts.control.end(EndReason(code, reason.text, reason.code, "caller"))
+        self._parts.control.end(caller_gone(reason))
 
     def on_session_event(self, event: RealtimeSessionEvent) -> None:
         """Play what the agent says; stop when it is interrupted."""
@@ -135,8 +136,14 @@ class TwilioChannel(LegHolder):
         if self._model is not None:
             self._model.append_payload(event.media.payload)
         else:
-            self.counts.early_dropped += len(self._early) == EARLY_FRAMES
-            self._early.append(event.media.payload)
+            self._keep(event.media.payload)
+
+    def _keep(self, payload: str) -> None:
+        self._early.append(payload)
+        self._early_bytes += len(payload)
+        while len(self._early) > EARLY_FRAMES or self._early_bytes > EARLY_BYTES:
+            self._early_bytes -= len(self._early.popleft())
+            self.counts.early_dropped += 1
 
     def _on_start(self, event: wire.Start) -> None:
         if self._stream_sid is not None:
@@ -153,7 +160,7 @@ class TwilioChannel(LegHolder):
         self._stream_sid = event.stream_sid
         self._log.info("stream_started", call_sid=event.start.call_sid, stream_sid=event.stream_sid)
         given = {key: value for key, value in event.start.custom_parameters.items() if key != "token"}
-        self._parts.control.caller_ready({"call_sid": event.start.call_sid, **given})
+        self._parts.control.caller_ready({**given, "call_sid": event.start.call_sid})
 
     def _on_mark(self, event: wire.Mark) -> None:
         generation, _, position = event.mark.name.partition(":")

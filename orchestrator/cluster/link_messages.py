@@ -84,7 +84,7 @@ class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """Actor to gateway: it did not take the session and has answered and closed its socket."""
+    """Actor to gateway: it did not take the session, and has closed its descriptor without a word to the caller."""
 
     session_id: str
     reason: EndReason

@@ -136,7 +136,11 @@ class ToolDispatcher:
         if tool.timeout_seconds is None and request.timeout_s is None:
             request = msgspec.structs.replace(request, timeout_s=self._default_timeout)
         limit = (tool.timeout_seconds or request.timeout_s or self._default_timeout) + GRACE
-        message = _encoder.encode(request).decode()
+        try:
+            message = _encoder.encode(request).decode()
+        except (UnicodeEncodeError, TypeError, ValueError):
+            text = f"Tool {request.tool} was not started: its arguments or the context hold what cannot be sent."
+            return _failed(request, started, "user_error", text)
         tries_left = 1 + (tool.retries if tool.idempotent else 0)
         patience = min(WAIT_FOR_PLACE, limit)
         give_up_at = started + patience

@@ -96,6 +96,10 @@ class Connection:
         """Return the socket's descriptor, for handing it over."""
         return self._sock.fileno()
 
+    def duplicate(self) -> socket.socket:
+        """Return a duplicate of the socket, the caller's to close. Raises OSError when there is no descriptor for it."""
+        return self._sock.dup()
+
     def read_body(self, head: RequestHead, length: int) -> None:
         """Read `length` bytes after the head, under the same deadline, then call `on_body`."""
         self._enter(Stage.BODY)

@@ -19,7 +19,7 @@ __all__ = ["Actor", "Roster", "Session"]
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """A linked session actor."""
+    """A linked session actor. One that is `silent` left a caller unanswered and has said nothing since."""
 
     actor_id: str
     pid: int
@@ -27,6 +27,7 @@ class Actor:
     link: ActorLink
     sessions: dict[str, Session] = field(default_factory=dict)
     last_given: int = 0
+    silent: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -96,9 +97,9 @@ class Roster:
         return actor
 
     def choose(self, without: Iterable[Actor] = ()) -> Actor | None:
-        """Return the actor that should take the next session, leaving out those that were tried in vain."""
+        """Return the actor that should take the next session, leaving out the silent and those that were tried in vain."""
         tried = {actor.actor_id for actor in without}
-        by_id = {actor.actor_id: actor for actor in self._actors.values() if actor.actor_id not in tried}
+        by_id = {actor.actor_id: actor for actor in self._actors.values() if not (actor.silent or actor.actor_id in tried)}
         loads = (ActorLoad(actor.actor_id, actor.seats, len(actor.sessions), actor.last_given) for actor in by_id.values())
         chosen = choose_actor(loads)
         return None if chosen is None else by_id[chosen]

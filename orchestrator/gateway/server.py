@@ -21,6 +21,7 @@ from orchestrator.cluster.link_messages import (
     Adopt,
     Drain,
     Ended,
+    EndSession,
     FromActor,
     GatewaySnapshot,
     Hello,
@@ -35,6 +36,7 @@ from orchestrator.gateway.acceptor import Acceptor
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.authentication import CarrierDoor, FrontDoor
 from orchestrator.gateway.connection import Connection, Stage
+from orchestrator.gateway.hand_over import ANSWER_WITHIN, HandOvers
 from orchestrator.gateway.http import Refusal, Response
 from orchestrator.gateway.links import ActorLink
 from orchestrator.gateway.request_body import body_length, parse_form
@@ -73,7 +75,8 @@ def new_session_id() -> str:
 class GatewayServer:
     """Listens from `start` until `close`; is the listener of its node's links.
 
-    `node` names the node in reports. `clock` gives Unix seconds.
+    `node` names the node in reports. `clock` gives Unix seconds. `answer_within` is how long (seconds) an actor may leave a
+    caller that it was given without any answer.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class GatewayServer:
         node: str = "local",
         max_connections: int = MAX_CONNECTIONS,
         clock: Callable[[], float] = time.time,
+        answer_within: float = ANSWER_WITHIN,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -92,6 +96,7 @@ class GatewayServer:
         self._clock = clock
         self._admission = Admission(settings.max_sessions)
         self._roster = Roster()
+        self._hand_overs = HandOvers(self._on_silence, answer_within)
         self._connections: dict[Connection, None] = {}  # in the order of arrival
         self._front_door = FrontDoor(settings.front_door_keys)
         self._tokens = StreamTokens(with_token_secret(settings).token_secret)
@@ -135,7 +140,7 @@ class GatewayServer:
     @property
     def ready(self) -> bool:
         """Whether a caller may be sent here."""
-        return bool(self._roster.actors) and not self._admission.draining and self.failure is None
+        return any(not actor.silent for actor in self._roster.actors) and not self._admission.draining and self.failure is None
 
     def drain(self) -> None:
         """Admit nobody any more and tell the actors so; sessions go on. Idempotent."""
@@ -153,6 +158,7 @@ class GatewayServer:
             self._acceptor = None
         for connection in list(self._connections):
             connection.abort()
+        self._hand_overs.close()
 
     def snapshot(self) -> GatewaySnapshot:
         """Describe the gateway for the supervisor."""
@@ -271,7 +277,7 @@ class GatewayServer:
             self._refresh_gauges()
             return Response(body=self._metrics.render(), content_type=CONTENT_TYPE)
         if destination is Destination.READINESS and not self.ready:
-            state = "draining" if self._admission.draining else "no session actor is linked"
+            state = "draining" if self._admission.draining else "no session actor answers"
             return Response(status=503, body=f"{self.failure.code if self.failure else state}\n".encode())
         return Response(body=b"ok\n")
 
@@ -325,10 +331,14 @@ class GatewayServer:
             code, message = "no_session_actor", "no session actor is free"
         else:
             return None
-        return Refusal(status=503, code=code, message=f"{message}; try again later", retry_after=RETRY_AFTER)
+        return _try_later(code, message)
 
     def _hand_over(self, connection: Connection, channel: str) -> Refusal | None:
         """Give the socket and all bytes read from it to an actor. On a refusal the connection is still the gateway's."""
+        try:
+            duplicate = connection.duplicate()
+        except OSError:
+            return _try_later("out_of_descriptors", "too many connections are open")
         session_id = new_session_id()
         message = Adopt(session_id, channel, connection.received, connection.peer, connection.accepted_at)
         self._admission.reserve(session_id)
@@ -338,35 +348,47 @@ class GatewayServer:
             while (actor := self._roster.choose(tried)) is not None:
                 if actor.link.offer(message, connection.fileno()):
                     connection.release()
+                    self._hand_overs.begin(session_id, duplicate)
                     self._roster.give(session_id, channel, actor, connection.peer, self._clock())
                     _log.info(
                         "session_given", session_id=session_id, channel=channel, actor_id=actor.actor_id, peer=connection.peer
                     )
                     return None
                 tried.append(actor)
-            refusal = Refusal(
-                status=503,
-                code="no_session_actor",
-                message="no session actor takes sessions; try again later",
-                retry_after=RETRY_AFTER,
-            )
+            refusal = _try_later("no_session_actor", "no session actor takes sessions")
         except WireError:
             refusal = Refusal(status=431, code="head_too_large", message="the request head is too large")
+        duplicate.close()
         self._admission.release(session_id)
         connection.resume()
         return refusal
+
+    def _on_silence(self, session_id: str) -> None:
+        """Turn away a caller whose actor did not answer in time, and give that actor no others until it says something."""
+        session = self._roster.session(session_id)
+        if session is None:
+            self._hand_overs.settle(session_id)
+            return
+        session.actor.silent = True
+        # Should it wake up, it finds the caller gone; where its link takes no more, it finds out by itself.
+        session.actor.link.offer(EndSession(session_id, _ACTOR_SILENT))
+        self._roster.end(session)
+        self._hand_overs.refuse(session_id, _try_later(_ACTOR_SILENT.code, _ACTOR_SILENT.text))
+        self._on_session_end(session, _ACTOR_SILENT)
 
     # What the node links say: GatewayLinkListener.
 
     def on_link_message(self, link: ActorLink, message: FromActor) -> None:
         """Take a message from a session actor."""
+        sender = self._roster.actor_of(link)
+        if sender is not None:
+            sender.silent = False
         match message:
             case Hello():
                 self._on_hello(link, message)
             case Telemetry():
-                actor = self._roster.actor_of(link)
-                if actor is not None:
-                    self._metrics.merge(message.delta, source=actor.actor_id)
+                if sender is not None:
+                    self._metrics.merge(message.delta, source=sender.actor_id)
             case Up() | SessionStateChanged() | Ended() | Refused():
                 session = self._roster.session_at(link, message.session_id)
                 if session is not None:
@@ -379,6 +401,7 @@ class GatewayServer:
         match message:
             case Up() if not session.started:
                 session.started = True
+                self._hand_overs.settle(session.session_id)
                 self._admission.bind(session.session_id)
                 self._counts["starts"] += 1
                 self._metrics.inc(names.SESSION_STARTS_TOTAL, channel=session.channel)
@@ -388,6 +411,9 @@ class GatewayServer:
             case SessionStateChanged():
                 session.state = message.state
             case Ended() | Refused():
+                if isinstance(message, Refused):
+                    # The actor has only closed its descriptor.
+                    self._hand_overs.refuse(session.session_id, _try_later(message.reason.code, "the session was not taken"))
                 self._roster.end(session)
                 self._on_session_end(session, message.reason)
 
@@ -407,6 +433,7 @@ class GatewayServer:
         lost = self._roster.join(link, hello, self._clock())
         for held in hello.sessions:
             self._admission.restore(held.session_id)
+            self._hand_overs.settle(held.session_id)
         for session in lost:
             self._on_session_end(session, _ACTOR_DIED)
         _log.info("actor_linked", actor_id=hello.actor_id, actor_pid=hello.pid, seats=hello.seats, sessions=len(hello.sessions))
@@ -416,6 +443,7 @@ class GatewayServer:
     def _on_session_end(self, session: Session, reason: EndReason) -> None:
         """Count and log a session that is in the roster no more. One that never started was refused, not ended."""
         self._admission.release(session.session_id)
+        self._hand_overs.settle(session.session_id)
         if session.started:
             self._counts["ends"] += 1
             self._metrics.inc(names.SESSION_ENDS_TOTAL, channel=session.channel, reason=reason.code)
@@ -444,7 +472,12 @@ class GatewayServer:
         self._metrics.set(names.SESSION_ACTORS, len(list(self._roster.actors)) - busy, state="free")
 
 
+_ACTOR_SILENT: Final = EndReason("actor_silent", "the session actor did not answer in time", by="infrastructure")
 _ACTOR_DIED: Final = EndReason("actor_died", "the session actor's process ended", by="infrastructure")
+
+
+def _try_later(code: str, message: str) -> Refusal:
+    return Refusal(status=503, code=code, message=f"{message}; try again later", retry_after=RETRY_AFTER)
 
 
 async def _listen(host: str, port: int) -> socket.socket:

@@ -122,7 +122,7 @@ _SPECS = (
         name=REFUSALS_TOTAL,
         kind=Kind.COUNTER,
         help="Connections turned away before a session had started.",
-        labels=(Label("reason", ("capacity", "no_session_actor", "head_timeout", "invalid_api_key")),),
+        labels=(Label("reason", ("capacity", "no_session_actor", "actor_silent", "head_timeout", "invalid_api_key")),),
     ),
     Spec(
         name=ACCEPT_SECONDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -404,3 +406,24 @@ async def test_when_no_descriptor_can_be_opened_the_hand_over_is_refused(
     assert actor.adopted.empty()
     assert ours.recv(1) == b""
     ours.close()
+
+
+class BrokenListener(socket.socket):
+    """A socket whose accept fails with an error that no waiting mends."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        raise OSError(errno.EINVAL, "made up")
+
+
+async def test_when_no_new_link_can_come_the_server_says_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = NodeLinkServer(path, GatewaySide())
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", BrokenListener)
+        server.start()
+    assert server.failure is None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as actor:
+        actor.connect(path)
+        while server.failure is None:  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0)
+    assert (server.failure.code, server.failure.by) == ("link_accept_failed", "infrastructure")
+    server.close()

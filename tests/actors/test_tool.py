@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
-from actors.tool import ToolThreads, _Call, _call
+from actors.tool import ToolThreads, _Call, _call, encode_reply
+from orchestrator.tool_runner import ToolReply
 
 
 @pytest.fixture
@@ -64,3 +66,11 @@ async def test_a_thread_that_belongs_to_no_call_is_not_counted(threads: ToolThre
     assert threads.stuck == 0
     gate.set()
     await running
+
+
+def test_a_reply_that_no_encoder_takes_is_sent_without_what_cannot_be_expressed() -> None:
+    reply = ToolReply(call_id="c", ok=True, output="file \udc80", pid=1, seconds=0.0, context={"seen": 1})
+    sent = msgspec.json.decode(encode_reply(reply), type=ToolReply)
+    assert sent == msgspec.structs.replace(reply, output="file ?")
+    broken = msgspec.structs.replace(reply, context={"path": "\udc80"})
+    assert msgspec.json.decode(encode_reply(broken), type=ToolReply).context is None

@@ -92,19 +92,34 @@ class Caller:
         self.closed = reason
 
 
+class Endpoint(ScriptedEndpoint):
+    """A model endpoint that can fall silent."""
+
+    def stall(self) -> None:
+        """Read nothing from now on, so that not even a close is answered."""
+        assert self._pair is not None
+        self._pair.server_line.stall()
+
+
+@function_tool
+def broken_text() -> str:
+    """Return text that no encoder takes."""
+    return "half a pair: \udc80"
+
+
 @function_tool
 def lookup_order(order_id: str) -> str:
     """Look an order up."""
     return f"order {order_id} is on its way"
 
 
-AGENT: RealtimeAgent[Any] = RealtimeAgent(name="Desk", instructions="The secret is blue.", tools=[lookup_order])
+AGENT: RealtimeAgent[Any] = RealtimeAgent(name="Desk", instructions="The secret is blue.", tools=[lookup_order, broken_text])
 
 
 class World:
     """A host, its model endpoint and its callers."""
 
-    def __init__(self, settings: Settings, endpoint: ScriptedEndpoint) -> None:
+    def __init__(self, settings: Settings, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.reporter = Reporter()
         self.metrics = DeltaMetrics()
@@ -112,11 +127,13 @@ class World:
         self.host = SessionHost(settings, AGENT, reporter=self.reporter, metrics=self.metrics, dial=self.dial)
         self.refuse_dial: Exception | None = None
         self.dial_delay = 0.0
+        self.when_refused: Callable[[], object] = lambda: None
         self._callers = 0
 
     async def dial(self, *arguments: Any, **options: Any) -> Any:
         await asyncio.sleep(self.dial_delay)
         if self.refuse_dial is not None:
+            self.when_refused()
             raise self.refuse_dial
         return await self.endpoint.dial(*arguments, **options)
 
@@ -145,6 +162,12 @@ class World:
             await asyncio.sleep(0.001)
             await self.endpoint.settle()
 
+    async def over(self, session_id: str) -> EndReason:
+        """Wait for the end of a call, in virtual time."""
+        while session_id not in self.reporter.ends:  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.1)
+        return self.reporter.ends[session_id]
+
     def drain_metrics(self) -> MetricsDelta:
         return self.metrics.drain()
 
@@ -156,7 +179,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 async def world(settings: Settings) -> Any:
-    world = World(settings, ScriptedEndpoint(output_format="audio/pcmu"))
+    world = World(settings, Endpoint(output_format="audio/pcmu"))
     yield world
     await world.host.aclose(EndReason("test_over"))
     await asyncio.sleep(0)

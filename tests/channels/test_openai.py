@@ -241,3 +241,41 @@ async def test_a_host_that_is_full_or_does_not_know_the_channel_says_so(world: A
         assert refusal.code == code
     ours.close()
     theirs.close()
+
+
+async def test_a_truncation_cannot_make_the_history_grow(world: Any) -> None:
+    session_id, caller = await enter(world)
+    world.endpoint.start_response()
+    world.endpoint.speak("one two three four", 2000)
+    await world.settle()
+    cut = {"type": "conversation.item.truncate", "item_id": "item_a", "content_index": 0, "audio_end_ms": 700}
+    caller.send(cut | {"content_index": 300_000_000})
+    await world.settle()
+    assert error_of(caller)["param"] == "content_index"
+    caller.send(cut | {"item_id": "item_that_never_was"})
+    await world.settle()
+    assert error_of(caller)["code"] == "item_truncate_invalid_item_id"
+    assert "conversation.item.truncate" not in world.endpoint.types()
+    record = msgspec.json.decode(world.host.describe(session_id))
+    assert [entry["kind"] for entry in record["entries"]] == ["agent"]
+
+
+async def test_an_audio_message_carries_nothing_but_audio(world: Any) -> None:
+    # Some decoders take the names of members in any case, and would read another event than we did.
+    _, caller = await enter(world)
+    caller.send(APPEND | {"Type": "session.update", "session": {"type": "realtime", "instructions": "mine"}})
+    caller.send(APPEND | {"event_id": "e", "TYPE": "response.create"})
+    await world.settle()
+    assert world.endpoint.received[-2:] == [APPEND, APPEND | {"event_id": "e"}]
+
+
+async def test_too_much_before_the_model_is_there_ends_the_call_and_the_caller_is_told(world: Any) -> None:
+    world.dial_delay = 5.0
+    session_id, caller = await enter(world)
+    for _ in range(9):
+        caller.send(APPEND | {"audio": "A" * 1_000_000})
+        await world.settle()
+    await asyncio.sleep(0.1)
+    assert world.reporter.ends[session_id].code == "caller_overflow"
+    assert error_of(caller)["code"] == "caller_overflow"
+    assert caller.leg.close_code == 1008

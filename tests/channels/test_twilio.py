@@ -222,3 +222,26 @@ async def test_one_callers_end_is_nothing_to_another(world: Any) -> None:
     await asyncio.sleep(1.1)
     frames = {tuple(c.labels): c.value for c in world.drain_metrics().counters if c.name == names.AUDIO_FRAMES_TOTAL}
     assert frames == {("in",): 1.0}
+
+
+async def test_what_the_stream_says_of_itself_cannot_pass_for_what_we_know(world: Any) -> None:
+    token = world.tokens.issue(CALL_SID, time.time())
+    session_id, caller = await dial(world, started=False)
+    claims = {"token": token, "language": "en", "call_sid": "CA_other", "session_id": "sess_other", "channel": "openai"}
+    caller.send(start(token, customParameters=claims))
+    await world.settle()
+    call, _ = world.host._calls[session_id]
+    context = call._session._context.context
+    assert context == {"session_id": session_id, "channel": "twilio", "call_sid": CALL_SID, "language": "en"}
+
+
+async def test_what_is_kept_for_the_model_is_bounded_in_bytes_too(world: Any) -> None:
+    world.dial_delay = 5.0
+    _, caller = await dial(world)
+    for _ in range(100):
+        caller.send(media("A" * 60_000))
+        await world.settle()
+    await asyncio.sleep(5.0)
+    await world.settle()
+    heard = [event["audio"] for event in world.endpoint.received if event["type"] == "input_audio_buffer.append"]
+    assert 0 < sum(map(len, heard)) <= 1024 * 1024

@@ -289,3 +289,14 @@ async def test_a_closed_dispatcher_leaves_no_task_behind_and_starts_no_call() ->
     await dispatcher.aclose()
     assert (await dispatcher.run(request())).error_code == "tool_unavailable"
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@on_virtual_time
+async def test_a_request_that_cannot_be_sent_is_answered_and_no_place_is_blamed() -> None:
+    place = Place("p", 1)
+    dispatcher = make([place])
+    reply = await dispatcher.run(msgspec.structs.replace(request(), context={"language": "\ud800"}))
+    assert (reply.ok, reply.error_code) == (False, "user_error")
+    assert place.received == []
+    assert (await dispatcher.run(request())).ok
+    await dispatcher.aclose()

@@ -91,6 +91,7 @@ class FakeSessionActor:
         self.adopted: list[Adopt] = []
         self.held: list[tuple[socket.socket, Adopt]] = []
         self.drains = 0
+        self.ended_by_gateway: list[str] = []
         self.calls: dict[str, EchoCall] = {}
         self.client = NodeLinkClient(path, self.hello, self)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,7 +120,7 @@ class FakeSessionActor:
         self.client.send(Ended(session_id, reason))
 
     def on_end_session(self, message: EndSession) -> None:
-        raise AssertionError("no test ends a session from the gateway")
+        self.ended_by_gateway.append(message.session_id)
 
     def on_drain(self) -> None:
         self.drains += 1

@@ -95,3 +95,15 @@ def test_those_tried_in_vain_are_left_out() -> None:
     first = roster.choose()
     assert first is not None
     assert roster.choose([first]) is None
+
+
+def test_a_silent_actor_is_not_chosen() -> None:
+    roster, link = Roster(), Link()
+    roster.join(link, hello("a"), 0.0)
+    actor = roster.actor_of(link)
+    assert actor is not None
+    actor.silent = True
+    assert roster.choose() is None
+    # The same process on a new link has spoken.
+    roster.join(Link(), hello("a"), 0.0)
+    assert roster.choose() is not None

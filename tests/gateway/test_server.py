@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -10,20 +11,21 @@ from contextlib import AsyncExitStack
 from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.node_link import NodeLinkServer
-from orchestrator.cluster.link_messages import Up
+from orchestrator.cluster.link_messages import Ended, Refused, Up
 from orchestrator.errors import EndReason, SettingsError
 from orchestrator.gateway.server import GatewayServer, new_session_id
 from orchestrator.settings import Secret, Settings
 from orchestrator.stream_token import StreamTokens
 from orchestrator.telemetry import names
 from orchestrator.telemetry.metrics import RegistryMetrics
-from tests.gateway.rig import UPGRADE, Answer, Rig, echo, eventually, request, running
+from tests.gateway.rig import UPGRADE, Answer, Rig, echo, eventually, parse, request, running
 
 AUTH_TOKEN = "0123456789abcdef0123456789abcdef"
 SETTINGS = Settings(port=0, max_sessions=3)
@@ -63,6 +65,33 @@ class TestDocuments:
             assert "orchestrator_accept_seconds_count 1.0" in text
         await eventually(lambda: rig.metric(names.SESSION_ENDS_TOTAL, channel="openai", reason="closed_normally") == 1)
         assert b'orchestrator_sessions{state="live"} 0.0' in (await rig.get("/metrics")).body
+
+
+class TestFailure:
+    async def test_when_accepting_fails_for_good_it_is_not_ready_and_the_calls_go_on(self, rig: Rig) -> None:
+        await rig.add_actor()
+        async with rig.call() as caller:
+            await echo(caller, "x")
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            await eventually(lambda: rig.server.snapshot().pending_heads == 1)
+            break_listener(rig.port)
+            await eventually(lambda: rig.server.failure is not None)
+            assert rig.server.failure is not None
+            assert (rig.server.failure.code, rig.server.failure.by) == ("accept_failed", "infrastructure")
+            assert not rig.server.snapshot().ready
+            writer.write(request("GET", "/readyz"))
+            answer = parse(await reader.read())
+            assert (answer.status, answer.body) == (503, b"accept_failed\n")
+            writer.close()
+            await echo(caller, "still here")
+
+
+def break_listener(port: int) -> None:
+    """Shut the listening socket down, so that accept() fails with an error that no waiting mends."""
+    found = psutil.Process().net_connections(kind="tcp")
+    (fd,) = [entry.fd for entry in found if entry.status == psutil.CONN_LISTEN and entry.laddr.port == port]
+    with socket.socket(fileno=os.dup(fd)) as listener:
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 class TestCalls:
@@ -246,6 +275,41 @@ class TestActors:
         await eventually(lambda: not rig.server.snapshot().sessions)
         assert rig.metric(names.REFUSALS_TOTAL, reason="no_seat") == 1
         writer.close()
+
+    async def test_a_caller_whose_actor_refuses_is_told_to_come_back(self, rig: Rig) -> None:
+        actor = await rig.add_actor(answers=False)
+        asked = asyncio.ensure_future(rig.get("/v1/realtime", UPGRADE))
+        await eventually(lambda: len(actor.held) == 1)
+        sock, adopt = actor.held.pop()
+        sock.close()
+        actor.client.send(Refused(adopt.session_id, EndReason("no_seat", "all seats are taken")))
+        answer = await asked
+        assert (answer.status, answer.code) == (503, "no_seat")
+        assert rig.metric(names.REFUSALS_TOTAL, reason="no_seat") == 1
+        assert rig.server.snapshot().handshakes == 0
+
+    async def test_an_actor_that_never_answers_loses_its_caller_and_gets_no_other(self, link_path: str) -> None:
+        async with running(SETTINGS, link_path, answer_within=0.05) as rig:
+            frozen = await rig.add_actor(seats=2, answers=False)
+            with capture_logs() as logs:
+                answer = await rig.get("/v1/realtime", UPGRADE)
+            assert (answer.status, answer.code) == (503, "actor_silent")
+            assert "retry-after" in answer.headers
+            snapshot = rig.server.snapshot()
+            assert (snapshot.handshakes, snapshot.sessions, snapshot.refusals) == (0, (), 1)
+            assert rig.metric(names.REFUSALS_TOTAL, reason="actor_silent") == 1
+            (refused,) = [line for line in logs if line["event"] == "session_refused"]
+            assert (refused["reason"], refused["actor_id"]) == ("actor_silent", frozen.name)
+            await eventually(lambda: frozen.ended_by_gateway == [frozen.adopted[0].session_id])
+            # It holds the socket still; yet the connection is over.
+            assert frozen.held[0][0].recv(1) == b""
+            assert not rig.server.ready
+            assert (await rig.get("/v1/realtime", UPGRADE)).code == "no_session_actor"
+            # A word from it, whatever it is, and it is one of us again.
+            frozen.client.send(Ended(frozen.adopted[0].session_id, EndReason("caller_lost")))
+            await eventually(lambda: rig.server.ready)
+            assert (await rig.get("/v1/realtime", UPGRADE)).code == "actor_silent"
+            assert len(frozen.adopted) == 2
 
     async def test_an_actor_whose_link_takes_no_more_is_passed_over(self, rig: Rig) -> None:
         full = NodeLinkServer(f"{rig.link_path}-full", rig.server, queue_limit=0)
