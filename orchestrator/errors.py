@@ -10,6 +10,7 @@ The tree is split by fault, since the reader of an error first asks whose it is:
     │   └── Refused          a request is turned away before a session exists
     ├── ModelFault           the model endpoint failed
     │   ├── LegConnectError  no connection, or no upgrade
+    │   ├── SettingsRefusedError the endpoint refused the session's settings
     │   ├── ModelBehaviorError  the model asked for something that makes no sense
     │   └── ResponseTimeoutError  an asked-for response did not start in time
     ├── ToolFault            a tool failed
@@ -45,6 +46,7 @@ __all__ = [
     "Refused",
     "ResponseTimeoutError",
     "SettingsError",
+    "SettingsRefusedError",
     "ToolFailedError",
     "ToolFault",
     "ToolLostError",
@@ -154,6 +156,13 @@ class ModelBehaviorError(ModelFault):
     """The model asked for something that makes no sense, such as a tool call with malformed arguments."""
 
     code = "model_behavior"
+    retryable = False
+
+
+class SettingsRefusedError(ModelFault):
+    """The endpoint refused the session's settings, so the agent would speak without its instructions."""
+
+    code = "settings_refused"
     retryable = False
 
 

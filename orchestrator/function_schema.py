@@ -19,7 +19,7 @@ import msgspec
 from orchestrator.errors import ModelBehaviorError, UserError
 from orchestrator.run_context import RunContextWrapper
 
-__all__ = ["FunctionSchema", "function_schema", "strict"]
+__all__ = ["FunctionSchema", "function_schema", "schema_of", "strict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,7 @@ def function_schema(
         raise UserError(f"tool {tool_name}: a type annotation cannot be resolved ({error})") from error
     takes_context, fields, positional, keyword = _fields(func, tool_name, hints, described)
     struct = msgspec.defstruct(f"{tool_name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
-    try:
-        parameters = _inline(msgspec.json.schema(struct))
-    except TypeError as error:
-        raise UserError(f"tool {tool_name}: {error}; use types that have a JSON form") from error
+    parameters = schema_of(struct, f"tool {tool_name}: ")
     parameters["title"] = f"{tool_name}_args"
     if strict_mode:
         strict(parameters)
@@ -115,6 +112,14 @@ def _default(value: Any) -> Any:
 def _is_context(annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
     return isinstance(origin, type) and issubclass(origin, RunContextWrapper)
+
+
+def schema_of(kind: Any, whose: str = "") -> dict[str, Any]:
+    """Return the JSON schema of a type. Raises UserError, beginning with `whose`, for one that has no JSON form."""
+    try:
+        return _inline(msgspec.json.schema(kind))
+    except TypeError as error:
+        raise UserError(f"{whose}{error}; use types that have a JSON form") from error
 
 
 def _inline(schema: dict[str, Any]) -> dict[str, Any]:

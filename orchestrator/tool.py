@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, overload
 
@@ -17,6 +17,7 @@ from orchestrator.errors import ToolTimeoutError, UserError
 from orchestrator.function_schema import FunctionSchema, function_schema
 from orchestrator.run_context import RunContextWrapper
 from orchestrator.tool_context import ToolContext
+from orchestrator.tool_guardrails import ToolInputGuardrail, ToolOutputGuardrail
 
 __all__ = ["FunctionTool", "Tool", "ToolErrorFunction", "default_tool_error_function", "function_tool"]
 
@@ -36,7 +37,8 @@ class FunctionTool:
     `on_invoke_tool(context, arguments_json)` runs it and may raise; the caller of it applies `timeout_seconds` and
     `failure_error_function`. `run_on="pool"` sends the call to a tool actor when there is a cluster, `"session"` keeps it in
     the session's own process (a synchronous function then runs in a thread). Only a tool marked `idempotent` is ever run
-    again after its actor died, at most `retries` times.
+    again after its actor died, at most `retries` times. `needs_approval`, a bool or a function
+    `(context, arguments, call_id) -> bool`, makes a call wait for a person.
     """
 
     name: str
@@ -51,6 +53,10 @@ class FunctionTool:
     pool: str = "default"
     idempotent: bool = False
     retries: int = 0
+    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False
+    tool_input_guardrails: Sequence[ToolInputGuardrail] = ()
+    tool_output_guardrails: Sequence[ToolOutputGuardrail] = ()
+    timeout_error_function: ToolErrorFunction | None = None
     schema: FunctionSchema | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +84,11 @@ def function_tool(
     failure_error_function: ToolErrorFunction | None = default_tool_error_function,
     strict_mode: bool = True,
     is_enabled: bool | Callable[..., bool | Awaitable[bool]] = True,
+    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False,
+    tool_input_guardrails: Sequence[ToolInputGuardrail] = (),
+    tool_output_guardrails: Sequence[ToolOutputGuardrail] = (),
     timeout: float | None = None,
+    timeout_error_function: ToolErrorFunction | None = None,
     run_on: RunOn = "pool",
     pool: str = "default",
     idempotent: bool = False,
@@ -96,7 +106,11 @@ def function_tool(
     failure_error_function: ToolErrorFunction | None = default_tool_error_function,
     strict_mode: bool = True,
     is_enabled: bool | Callable[..., bool | Awaitable[bool]] = True,
+    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False,
+    tool_input_guardrails: Sequence[ToolInputGuardrail] = (),
+    tool_output_guardrails: Sequence[ToolOutputGuardrail] = (),
     timeout: float | None = None,
+    timeout_error_function: ToolErrorFunction | None = None,
     run_on: RunOn = "pool",
     pool: str = "default",
     idempotent: bool = False,
@@ -130,6 +144,10 @@ def function_tool(
             pool=pool,
             idempotent=idempotent,
             retries=retries,
+            needs_approval=needs_approval,
+            tool_input_guardrails=tool_input_guardrails,
+            tool_output_guardrails=tool_output_guardrails,
+            timeout_error_function=timeout_error_function,
             schema=schema,
         )
 

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from orchestrator.callables import call_user_function
 from orchestrator.errors import ModelBehaviorError, OrchestratorError, ToolTimeoutError, UserError
-from orchestrator.tool import FunctionTool, invoke_with_timeout
+from orchestrator.tool import FunctionTool, ToolErrorFunction, invoke_with_timeout
 from orchestrator.tool_context import ToolContext
 
 __all__ = [
@@ -110,11 +111,13 @@ async def run_tool(tool: FunctionTool, context: ToolContext[Any], arguments: str
         return ToolOutcome(ok=True, value=value, text=tool_output_text(value))
     except ToolTimeoutError as error:
         text, code = error.message, error.code
+        if tool.timeout_error_function is not None:
+            text = await _failure_text(tool.timeout_error_function, context, error)
     except ModelBehaviorError as error:
         # The model wrote the arguments, so it may know what was wrong with them.
         text, code = error.message, error.code
     except Exception as error:  # noqa: BLE001 - user code may raise anything, and the conversation goes on
-        text, code = await _failure_text(tool, context, error), "tool_failed"
+        text, code = await _failure_text(tool.failure_error_function, context, error), "tool_failed"
     return ToolOutcome(ok=False, value=text, text=text, error_code=code)
 
 
@@ -153,13 +156,12 @@ async def execute(tools: Tools, request: ToolRequest) -> ToolReply:
     )
 
 
-async def _failure_text(tool: FunctionTool, context: ToolContext[Any], error: Exception) -> str:
+async def _failure_text(function: ToolErrorFunction | None, context: ToolContext[Any], error: Exception) -> str:
     """Ask the tool's own error function; it may itself be broken."""
-    if tool.failure_error_function is None:
+    if function is None:
         return _BROKEN
     try:
-        text = tool.failure_error_function(context, error)
-        return str(await text) if inspect.isawaitable(text) else str(text)
+        return str(await call_user_function(function, context, error))
     except Exception:  # noqa: BLE001 - as above
         return _BROKEN
 

@@ -21,8 +21,11 @@ from orchestrator.errors import EndReason
 from orchestrator.realtime.events import (
     RealtimeAudioInterrupted,
     RealtimeError,
+    RealtimeGuardrailTripped,
+    RealtimeHandoffEvent,
     RealtimeHistoryAdded,
     RealtimeSessionEvent,
+    RealtimeToolApprovalRequired,
     RealtimeToolEnd,
 )
 
@@ -83,6 +86,13 @@ class CallRecord:
                 entry = Entry(at, "tool", name=event.tool.name, arguments=event.arguments, output=str(event.output))
                 entry.pid, entry.seconds, entry.ok, entry.code = event.pid, round(event.seconds, 4), event.ok, event.error_code
                 self._entries.append(entry)
+            case RealtimeHandoffEvent(from_agent=source, to_agent=target):
+                self._entries.append(Entry(at, "handoff", text=f"{source.name} to {target.name}", name=target.name))
+            case RealtimeGuardrailTripped(guardrail_results=results):
+                guardrails = ", ".join(result.guardrail.get_name() for result in results)
+                self._entries.append(Entry(at, "guardrail", text=guardrails))
+            case RealtimeToolApprovalRequired(tool=tool, arguments=arguments):
+                self._entries.append(Entry(at, "approval", name=tool.name, arguments=arguments))
             case RealtimeAudioInterrupted(item_id=item_id, cut=cut) if cut is not None:
                 self._entries.append(Entry(at, "interruption", item_id, heard_ms=cut.heard_ms, sent_ms=cut.sent_ms))
             case RealtimeError(error=error):

@@ -26,6 +26,9 @@ from orchestrator.core.items import (
 
 __all__ = ["Change", "Conversation", "heard_text"]
 
+# Parts of one message; more come from nobody who means well.
+MAX_PARTS = 64
+
 
 class Change(Enum):
     """What an operation did to the history."""
@@ -130,15 +133,21 @@ class Conversation:
 
     def spoken(self, item_id: str, content_index: int, delta: str) -> Change:
         """Add words to what the agent says."""
+        if not 0 <= content_index < MAX_PARTS:
+            return Change.NONE
         self._part(item_id, content_index).words += delta
         return self._refresh(item_id)
 
     def audio(self, item_id: str, content_index: int, duration_ms: float) -> None:
         """Count audio of the agent. Shows in the items with the next change."""
+        if not 0 <= content_index < MAX_PARTS:
+            return
         self._part(item_id, content_index).audio_ms += duration_ms
 
     def cut(self, item_id: str, content_index: int, heard_ms: float) -> Change:
-        """Cut a message of the agent at what the caller heard of it."""
+        """Cut a message of the agent at what the caller heard of it; one that is not known changes nothing."""
+        if item_id not in self._items or not 0 <= content_index < MAX_PARTS:
+            return Change.NONE
         part = self._part(item_id, content_index)
         part.heard_ms = heard_ms if part.heard_ms is None else min(part.heard_ms, heard_ms)
         return self._refresh(item_id)

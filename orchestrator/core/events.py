@@ -11,6 +11,9 @@ from orchestrator.core.playback import Cut
 from orchestrator.usage import Usage
 
 __all__ = [
+    "CachedTokensDetails",
+    "InputTokensDetails",
+    "OutputTokensDetails",
     "RealtimeModelAudioDoneEvent",
     "RealtimeModelAudioEvent",
     "RealtimeModelAudioInterruptedEvent",
@@ -23,6 +26,7 @@ __all__ = [
     "RealtimeModelInputAudioTranscriptionCompletedEvent",
     "RealtimeModelItemDeletedEvent",
     "RealtimeModelItemUpdatedEvent",
+    "RealtimeModelOtherEvent",
     "RealtimeModelOutputTextDeltaEvent",
     "RealtimeModelRawServerEvent",
     "RealtimeModelSpeechStartedEvent",
@@ -227,11 +231,49 @@ class RealtimeModelTurnEndedEvent:
 
 
 @dataclass(slots=True)
+class CachedTokensDetails:
+    """Input tokens of one response that came from the cache, by modality; None where the model did not say."""
+
+    text_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class InputTokensDetails:
+    """Input tokens of one response by modality, and how many of them came from the cache; None where the model did not say."""
+
+    text_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+    cached_tokens: int | None = None
+    cached_tokens_details: CachedTokensDetails | None = None
+
+
+@dataclass(slots=True)
+class OutputTokensDetails:
+    """Output tokens of one response by modality; None where the model did not say."""
+
+    text_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+@dataclass(slots=True)
 class RealtimeModelUsageEvent:
-    """Tokens of one response."""
+    """Tokens of one response; the details are None where the model counts no modalities."""
 
     usage: Usage
+    input_tokens_details: InputTokensDetails | None = None
+    output_tokens_details: OutputTokensDetails | None = None
     type: Literal["usage"] = "usage"
+
+
+@dataclass(slots=True)
+class RealtimeModelOtherEvent:
+    """Something of a provider's own that has no event here. The session only passes it on, as a raw model event."""
+
+    data: Any
+    type: Literal["other"] = "other"
 
 
 @dataclass(slots=True)
@@ -263,6 +305,7 @@ RealtimeModelEvent: TypeAlias = (
     | RealtimeModelInputAudioTranscriptionCompletedEvent
     | RealtimeModelItemDeletedEvent
     | RealtimeModelItemUpdatedEvent
+    | RealtimeModelOtherEvent
     | RealtimeModelOutputTextDeltaEvent
     | RealtimeModelRawServerEvent
     | RealtimeModelSpeechStartedEvent

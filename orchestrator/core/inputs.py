@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 __all__ = [
+    "RealtimeModelInputImageContent",
+    "RealtimeModelInputTextContent",
+    "RealtimeModelRawClientMessage",
     "RealtimeModelSendAudio",
     "RealtimeModelSendEvent",
     "RealtimeModelSendInterrupt",
@@ -13,7 +16,38 @@ __all__ = [
     "RealtimeModelSendSessionUpdate",
     "RealtimeModelSendToolOutput",
     "RealtimeModelSendUserInput",
+    "RealtimeModelUserInputMessage",
 ]
+
+
+class RealtimeModelRawClientMessage(TypedDict):
+    """A raw client event: its type, and its other fields under `other_data`."""
+
+    type: str
+    other_data: NotRequired[dict[str, Any]]
+
+
+class RealtimeModelInputTextContent(TypedDict):
+    """Text in a structured user message."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class RealtimeModelInputImageContent(TypedDict):
+    """An image in a structured user message, as a data URL."""
+
+    type: Literal["input_image"]
+    image_url: str
+    detail: NotRequired[Literal["auto", "low", "high"]]
+
+
+class RealtimeModelUserInputMessage(TypedDict):
+    """A structured user message."""
+
+    type: Literal["message"]
+    role: Literal["user"]
+    content: list[RealtimeModelInputTextContent | RealtimeModelInputImageContent]
 
 
 @dataclass(slots=True)
@@ -49,13 +83,23 @@ class RealtimeModelSendToolOutput:
 
 @dataclass(slots=True)
 class RealtimeModelSendInterrupt:
-    """Stop playback and, where the model does not do it by itself, the response.
+    """Stop playback and the response under way.
 
-    `force_response_cancel` cancels it in any case; `playback_only` never does.
+    With `response_id` only that response and its playback are touched. `cancel_response_only` leaves playback alone,
+    `playback_only` the response. `force_response_cancel` is the guide's; here an interruption always cancels unless
+    `playback_only` says otherwise. Raises ValueError for flags that contradict each other.
     """
 
     force_response_cancel: bool = False
+    response_id: str | None = None
+    cancel_response_only: bool = False
     playback_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.playback_only and (self.force_response_cancel or self.cancel_response_only):
+            raise ValueError("playback_only contradicts a cancelled response")
+        if self.cancel_response_only and self.response_id is None:
+            raise ValueError("cancel_response_only needs a response_id")
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ __all__ = [
     "InputText",
     "RealtimeItem",
     "RealtimeMessageItem",
+    "RealtimeResponse",
     "RealtimeToolCallItem",
     "SystemMessageItem",
     "UserMessageItem",
@@ -113,3 +114,10 @@ class RealtimeToolCallItem(msgspec.Struct, frozen=True, kw_only=True):
 
 RealtimeMessageItem: TypeAlias = SystemMessageItem | UserMessageItem | AssistantMessageItem
 RealtimeItem: TypeAlias = RealtimeMessageItem | RealtimeToolCallItem
+
+
+class RealtimeResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A response of the model and the messages that it consists of."""
+
+    id: str
+    output: tuple[RealtimeMessageItem, ...] = ()

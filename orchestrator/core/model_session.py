@@ -15,6 +15,9 @@ from msgspec import UNSET
 
 from orchestrator.core.commands import Emit, ModelCommand, Send
 from orchestrator.core.events import (
+    CachedTokensDetails,
+    InputTokensDetails,
+    OutputTokensDetails,
     RealtimeModelAudioDoneEvent,
     RealtimeModelAudioEvent,
     RealtimeModelAudioInterruptedEvent,
@@ -44,6 +47,7 @@ from orchestrator.core.response import (
     ResponseRequest,
     ResponseSequencer,
 )
+from orchestrator.core.states import ResponseState
 from orchestrator.core.wire_items import item_from_wire
 from orchestrator.errors import ModelFault, ResponseTimeoutError
 from orchestrator.usage import Usage
@@ -73,8 +77,14 @@ class ModelSession:
         self._bytes_per_ms = PCM_BYTES_PER_MS
         # Does the server itself cancel the response when the caller speaks?
         self._server_interrupts = True
-        # The response whose audio is void since it was interrupted, until it ends.
+        # The response whose audio and words are void since it was interrupted, until it ends.
         self._silenced: str | None = None
+        # The response whose audio was sent last.
+        self._playing: str | None = None
+        # The response that is asked for shall be cancelled as soon as it has a name.
+        self._unwanted = False
+        # Has the agent spoken in this model session? From then on the API keeps its voice.
+        self.has_spoken = False
 
     @property
     def deadline(self) -> float | None:
@@ -113,16 +123,21 @@ class ModelSession:
         return [Send(event)]
 
     def interrupt(self, request: RealtimeModelSendInterrupt, now: float) -> Commands:
-        """Stop playback and, unless `playback_only`, the response under way."""
-        commands = self._cut(now)
+        """Stop playback and the response under way, as far as the request wants."""
+        commands: Commands = []
+        scope = request.response_id
+        if not request.cancel_response_only and (scope is None or scope == self._playing):
+            commands += self._cut(now)
         if not request.playback_only:
-            self._silenced = self.responses.active_id
-            commands += self._sequence(self.responses.cancel())
+            self._unwanted = scope is None and self.responses.state is ResponseState.REQUESTED
+            self._silenced = scope or self.responses.active_id
+            commands += self._sequence(self.responses.cancel(scope))
         return commands
 
     def closed(self) -> None:
         """The connection is gone."""
         self.responses.reset()
+        self._unwanted = False
         self._silenced = None
 
     def _cut(self, now: float) -> Commands:
@@ -159,6 +174,8 @@ class ModelSession:
         if event.response_id == self._silenced:
             return []
         duration = base64_length(event.delta) / self._bytes_per_ms
+        self._playing = event.response_id
+        self.has_spoken = True
         self.playback.sent(event.item_id, event.content_index, duration, now)
         return [
             Emit(
@@ -226,13 +243,18 @@ class ModelSession:
             return []  # Out of band: it runs beside the conversation and blocks nothing.
         response_id = event.response.id or ""
         self.responses.created(response_id)
-        return [Emit(RealtimeModelTurnStartedEvent(response_id=response_id))]
+        commands: Commands = [Emit(RealtimeModelTurnStartedEvent(response_id=response_id))]
+        if self._unwanted:
+            self._unwanted = False
+            self._silenced = response_id
+            commands += self._sequence(self.responses.cancel())
+        return commands
 
     def _on_response_done(self, event: server.ResponseDone, now: float) -> Commands:
         response = event.response
         commands: Commands = []
         if response.usage is not None:
-            commands.append(Emit(RealtimeModelUsageEvent(_usage(response.usage))))
+            commands.append(Emit(_usage(response.usage)))
         if response.conversation_id is None:
             return commands
         response_id = response.id or ""
@@ -274,10 +296,14 @@ class ModelSession:
 
     def _on_text_delta(self, event: server.ResponseOutputTextDelta, now: float) -> Commands:
         del now
+        if event.response_id == self._silenced:
+            return []
         return [Emit(RealtimeModelOutputTextDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
 
     def _on_transcript_delta(self, event: server.ResponseOutputAudioTranscriptDelta, now: float) -> Commands:
         del now
+        if event.response_id == self._silenced:
+            return []
         return [Emit(RealtimeModelTranscriptDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
 
     def _on_transcription(self, event: server.ConversationItemInputAudioTranscriptionCompleted, now: float) -> Commands:
@@ -293,10 +319,34 @@ def _out_of_band(event: client.ResponseCreate) -> bool:
     return isinstance(body, types.ResponseCreateParams) and body.conversation == "none"
 
 
-def _usage(usage: types.Usage) -> Usage:
+def _usage(usage: types.Usage) -> RealtimeModelUsageEvent:
     read = usage.input_tokens or 0
     written = usage.output_tokens or 0
-    return Usage(1, read, written, usage.total_tokens or read + written)
+    total = Usage(1, read, written, usage.total_tokens or read + written)
+    return RealtimeModelUsageEvent(total, _input_details(usage), _output_details(usage))
+
+
+def _input_details(usage: types.Usage) -> InputTokensDetails | None:
+    details = usage.input_token_details
+    if not isinstance(details, types.InputTokenDetails):
+        return None
+    cached = details.cached_tokens_details
+    return InputTokensDetails(
+        details.text_tokens,
+        details.audio_tokens,
+        details.image_tokens,
+        details.cached_tokens,
+        CachedTokensDetails(cached.text_tokens, cached.audio_tokens, cached.image_tokens)
+        if isinstance(cached, types.CachedTokensDetails)
+        else None,
+    )
+
+
+def _output_details(usage: types.Usage) -> OutputTokensDetails | None:
+    details = usage.output_token_details
+    if not isinstance(details, types.OutputTokenDetails):
+        return None
+    return OutputTokensDetails(details.text_tokens, details.audio_tokens)
 
 
 _HANDLERS: dict[type, Callable[[ModelSession, Any, float], Commands]] = {

@@ -66,6 +66,8 @@ class SessionCore:
         self.tool_calls = ToolCalls()
         # The agent that began the response under way; it ends it too, even if another took over in between.
         self._turn_agent: str | None = None
+        # The response under way, None between two.
+        self.active_response: str | None = None
 
     def receive(self, event: RealtimeModelEvent, now: float) -> list[SessionCommand]:
         """Take in a model event and return what to do. Events that concern nobody here return nothing."""
@@ -79,8 +81,9 @@ class SessionCore:
 
     def tool_started(self, call_id: str) -> None:
         """Note that the shell has handed a call to its tool."""
-        call = next(call for call in self.tool_calls.open if call.call_id == call_id)
-        self.tool_calls.started(call)
+        call = self.tool_calls.get(call_id)
+        if call is not None:
+            self.tool_calls.started(call)
 
     def tool_finished(self, call_id: str, output: str) -> list[SessionCommand]:
         """Take in a tool's output; nothing happens when the call is not open any more."""
@@ -164,12 +167,15 @@ class SessionCore:
     def _on_turn_ended(self, event: RealtimeModelTurnEndedEvent, now: float) -> list[SessionCommand]:
         del now
         self.turn.response_ended()
+        if event.response_id == self.active_response:
+            self.active_response = None
         agent, self._turn_agent = self._turn_agent or self.agent, None
         return [TurnEnded(agent, event.status)]
 
     def _on_turn_started(self, event: RealtimeModelTurnStartedEvent, now: float) -> list[SessionCommand]:
-        del event, now
+        del now
         self.turn.response_started()
+        self.active_response = event.response_id
         self._turn_agent = self.agent
         return [TurnBegan(self.agent)]
 

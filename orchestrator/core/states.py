@@ -181,6 +181,7 @@ class ToolCallState(Enum):
     """The life of one tool call; it is answered exactly once or dropped when the session ends."""
 
     REQUESTED = "requested"
+    AWAITING_APPROVAL = "awaiting_approval"
     RUNNING = "running"
     ANSWERED = "answered"
     DROPPED = "dropped"
@@ -189,6 +190,7 @@ class ToolCallState(Enum):
 class ToolCallSignal(Enum):
     """What changes it."""
 
+    ASK = "ask"
     START = "start"
     ANSWER = "answer"
     DROP = "drop"
@@ -196,7 +198,12 @@ class ToolCallSignal(Enum):
 
 TOOL_CALL: Mapping[tuple[ToolCallState, ToolCallSignal], ToolCallState] = {
     (ToolCallState.REQUESTED, ToolCallSignal.START): ToolCallState.RUNNING,
-    # A tool that does not exist is answered without having run.
+    (ToolCallState.REQUESTED, ToolCallSignal.ASK): ToolCallState.AWAITING_APPROVAL,
+    (ToolCallState.AWAITING_APPROVAL, ToolCallSignal.START): ToolCallState.RUNNING,
+    # Rejected: it never runs.
+    (ToolCallState.AWAITING_APPROVAL, ToolCallSignal.ANSWER): ToolCallState.ANSWERED,
+    (ToolCallState.AWAITING_APPROVAL, ToolCallSignal.DROP): ToolCallState.DROPPED,
+    # A tool that does not exist, or that a guardrail stopped, is answered without having run.
     (ToolCallState.REQUESTED, ToolCallSignal.ANSWER): ToolCallState.ANSWERED,
     (ToolCallState.REQUESTED, ToolCallSignal.DROP): ToolCallState.DROPPED,
     (ToolCallState.RUNNING, ToolCallSignal.ANSWER): ToolCallState.ANSWERED,

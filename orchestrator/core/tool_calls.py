@@ -15,6 +15,7 @@ from orchestrator.errors import ModelBehaviorError
 __all__ = ["Answer", "ToolCall", "ToolCalls"]
 
 MAX_REMEMBERED = 1024
+_CLOSED = (ToolCallState.ANSWERED, ToolCallState.DROPPED)
 
 
 @dataclass(slots=True)
@@ -56,7 +57,16 @@ class ToolCalls:
     @property
     def open(self) -> list[ToolCall]:
         """The calls that are not answered yet."""
-        return [call for call in self._calls.values() if call.state in (ToolCallState.REQUESTED, ToolCallState.RUNNING)]
+        return [call for call in self._calls.values() if call.state not in _CLOSED]
+
+    @property
+    def awaiting_approval(self) -> list[ToolCall]:
+        """The calls that wait for a person."""
+        return [call for call in self._calls.values() if call.state is ToolCallState.AWAITING_APPROVAL]
+
+    def get(self, call_id: str) -> ToolCall | None:
+        """Return a call that is known, or None."""
+        return self._calls.get(call_id)
 
     def requested(self, call_id: str, item_id: str, name: str, arguments: str, response_id: str | None) -> ToolCall | None:
         """Take in a call of the model; None when it repeats one that is known.
@@ -74,6 +84,10 @@ class ToolCalls:
         self._calls[call_id] = call
         self._trim()
         return call
+
+    def ask(self, call: ToolCall) -> None:
+        """A person must approve the call before it runs."""
+        call.machine.signal(ToolCallSignal.ASK)
 
     def started(self, call: ToolCall) -> None:
         """The call was handed to a tool."""
@@ -99,5 +113,5 @@ class ToolCalls:
         for call_id, call in list(self._calls.items()):
             if len(self._calls) <= MAX_REMEMBERED:
                 return
-            if call.state in (ToolCallState.ANSWERED, ToolCallState.DROPPED):
+            if call.state in _CLOSED:
                 del self._calls[call_id]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
+from orchestrator.callables import call_user_function
 from orchestrator.run_context import RunContextWrapper, TContext
 from orchestrator.tool import FunctionTool
 
@@ -32,6 +32,7 @@ class RealtimeAgent(Generic[TContext]):
     handoffs: list[Any] = field(default_factory=list)
     output_guardrails: list[Any] = field(default_factory=list)
     hooks: Any = None
+    input_guardrails: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, kind in (("name", str), ("tools", list), ("handoffs", list)):
@@ -51,14 +52,13 @@ class RealtimeAgent(Generic[TContext]):
         """Return the instructions as text, calling and awaiting them where they are a function."""
         if self.instructions is None or isinstance(self.instructions, str):
             return self.instructions
-        text = self.instructions(context, self)
-        return await text if inspect.isawaitable(text) else text
+        return str(await call_user_function(self.instructions, context, self))
 
     async def get_all_tools(self, context: RunContextWrapper[TContext]) -> list[FunctionTool]:
         """Return the tools that are enabled now."""
         enabled = []
         for tool in self.tools:
-            answer = tool.is_enabled(context, self) if callable(tool.is_enabled) else tool.is_enabled
-            if await answer if inspect.isawaitable(answer) else answer:
+            answer = tool.is_enabled
+            if await call_user_function(answer, context, self) if callable(answer) else answer:
                 enabled.append(tool)
         return enabled

@@ -11,6 +11,7 @@ __all__ = [
     "RealtimeAudioInputConfig",
     "RealtimeAudioOutputConfig",
     "RealtimeClientMessage",
+    "RealtimeCustomVoice",
     "RealtimeGuardrailsSettings",
     "RealtimeInputAudioNoiseReductionConfig",
     "RealtimeInputAudioTranscriptionConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "RealtimeUserInputImage",
     "RealtimeUserInputMessage",
     "RealtimeUserInputText",
+    "RealtimeVoice",
 ]
 
 RealtimeModelName: TypeAlias = str
@@ -86,11 +88,21 @@ class RealtimeAudioInputConfig(TypedDict, total=False):
     turn_detection: RealtimeTurnDetectionConfig | None
 
 
+class RealtimeCustomVoice(TypedDict):
+    """A voice that was made for the account, by its id."""
+
+    id: str
+
+
+# A voice of the provider's, by name, or a custom one.
+RealtimeVoice: TypeAlias = str | RealtimeCustomVoice
+
+
 class RealtimeAudioOutputConfig(TypedDict, total=False):
     """The agent's audio."""
 
     format: RealtimeAudioFormat
-    voice: str | dict[str, Any]
+    voice: RealtimeVoice
     speed: float
 
 
@@ -118,7 +130,7 @@ class RealtimeSessionModelSettings(TypedDict, total=False):
     modalities: list[Literal["text", "audio"]]
     output_modalities: list[Literal["text", "audio"]]
     audio: RealtimeAudioConfig | None
-    voice: str | dict[str, Any]
+    voice: RealtimeVoice
     speed: float
     max_output_tokens: int | Literal["inf"]
     input_audio_format: RealtimeAudioFormat
@@ -151,6 +163,8 @@ class RealtimeRunConfig(TypedDict, total=False):
 
     model_settings: RealtimeSessionModelSettings
     output_guardrails: list[Any]
+    input_guardrails: list[Any]
+    hooks: Any
     guardrails_settings: RealtimeGuardrailsSettings
     tracing_disabled: bool
     async_tool_calls: bool

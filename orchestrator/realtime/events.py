@@ -20,13 +20,17 @@ __all__ = [
     "RealtimeAudioInterrupted",
     "RealtimeError",
     "RealtimeEventInfo",
+    "RealtimeGuardrailTripped",
+    "RealtimeHandoffEvent",
     "RealtimeHistoryAdded",
     "RealtimeHistoryUpdated",
     "RealtimeInputAudioTimeoutTriggered",
     "RealtimeRawModelEvent",
     "RealtimeSessionEvent",
+    "RealtimeToolApprovalRequired",
     "RealtimeToolEnd",
     "RealtimeToolStart",
+    "RealtimeTranscriptDelta",
 ]
 
 
@@ -53,6 +57,49 @@ class RealtimeAgentEndEvent:
     agent: RealtimeAgent[Any]
     info: RealtimeEventInfo
     type: Literal["agent_end"] = "agent_end"
+
+
+@dataclass(slots=True)
+class RealtimeHandoffEvent:
+    """The conversation went from one agent to another."""
+
+    from_agent: RealtimeAgent[Any]
+    to_agent: RealtimeAgent[Any]
+    info: RealtimeEventInfo
+    type: Literal["handoff"] = "handoff"
+
+
+@dataclass(slots=True)
+class RealtimeToolApprovalRequired:
+    """A tool call waits for `approve_tool_call` or `reject_tool_call`; nothing goes to the model meanwhile."""
+
+    agent: RealtimeAgent[Any]
+    tool: FunctionTool
+    call_id: str
+    arguments: str
+    info: RealtimeEventInfo
+    type: Literal["tool_approval_required"] = "tool_approval_required"
+
+
+@dataclass(slots=True)
+class RealtimeGuardrailTripped:
+    """A guardrail stopped a response. `guardrail_results` are those that tripped, `message` the text that was checked."""
+
+    guardrail_results: list[Any]
+    message: str
+    info: RealtimeEventInfo
+    type: Literal["guardrail_tripped"] = "guardrail_tripped"
+
+
+@dataclass(slots=True)
+class RealtimeTranscriptDelta:
+    """Words of the agent as they come, spoken or written."""
+
+    item_id: str
+    content_index: int
+    delta: str
+    info: RealtimeEventInfo
+    type: Literal["transcript_delta"] = "transcript_delta"
 
 
 @dataclass(slots=True)
@@ -167,10 +214,14 @@ RealtimeSessionEvent: TypeAlias = (
     | RealtimeAudioEnd
     | RealtimeAudioInterrupted
     | RealtimeError
+    | RealtimeGuardrailTripped
+    | RealtimeHandoffEvent
     | RealtimeHistoryAdded
     | RealtimeHistoryUpdated
     | RealtimeInputAudioTimeoutTriggered
     | RealtimeRawModelEvent
+    | RealtimeToolApprovalRequired
     | RealtimeToolEnd
     | RealtimeToolStart
+    | RealtimeTranscriptDelta
 )

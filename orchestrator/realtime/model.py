@@ -108,6 +108,16 @@ class RealtimeModel(abc.ABC):
     async def send_event(self, event: RealtimeModelSendEvent) -> None:
         """Send something to the model."""
 
+    async def send_event_if(self, event: RealtimeModelSendEvent, send_if: Callable[[], bool]) -> bool:
+        """Send if the condition holds now, and tell whether it did.
+
+        A model whose `send_event` waits before it sends must check again at that moment, by a method of its own.
+        """
+        if not send_if():
+            return False
+        await self.send_event(event)
+        return True
+
     @abc.abstractmethod
     async def close(self) -> None:
         """Close the connection; harmless when it is closed."""

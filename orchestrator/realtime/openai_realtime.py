@@ -35,11 +35,15 @@ from orchestrator.core.inputs import (
 from orchestrator.core.model_session import ModelSession
 from orchestrator.core.playback import PlaybackCursor
 from orchestrator.core.playback_source import PlaybackSource, TrackedPlayback
-from orchestrator.errors import EndReason, LegClosedError, UserError, WireError
+from orchestrator.errors import EndReason, LegClosedError, SettingsRefusedError, UserError, WireError
+from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.config import RealtimeRunConfig, RealtimeSessionModelSettings
+from orchestrator.realtime.dispatch import agent_settings
 from orchestrator.realtime.listeners import Listeners
 from orchestrator.realtime.model import RealtimeModel, RealtimeModelConfig, RealtimeModelListener, RealtimePlaybackTracker
-from orchestrator.realtime.session_payload import DEFAULT_REALTIME_MODEL, session_payload
+from orchestrator.realtime.session_payload import DEFAULT_MODEL_SETTINGS, DEFAULT_REALTIME_MODEL, session_payload
 from orchestrator.realtime.user_input import audio_payload, user_message
+from orchestrator.run_context import RunContextWrapper
 from orchestrator.telemetry.metrics import Metrics, NullMetrics
 from orchestrator.telemetry.names import WIRE_ERRORS_TOTAL, WIRE_UNKNOWN_EVENTS_TOTAL
 from orchestrator.transports.base import Leg, LegOptions
@@ -48,10 +52,21 @@ from orchestrator.wire import realtime as wire
 from orchestrator.wire import realtime_client as client
 from orchestrator.wire import realtime_types as types
 
-__all__ = ["DEFAULT_REALTIME_MODEL", "Dial", "OpenAIRealtimeWebSocketModel", "TransportConfig", "WireTap", "get_api_key"]
+__all__ = [
+    "DEFAULT_MODEL_SETTINGS",
+    "DEFAULT_REALTIME_MODEL",
+    "Dial",
+    "OpenAIRealtimeSIPModel",
+    "OpenAIRealtimeWebSocketModel",
+    "TransportConfig",
+    "WireTap",
+    "get_api_key",
+]
 
 DEFAULT_URL = "wss://api.openai.com/v1/realtime"
 MAX_MESSAGE = 16 * 1024 * 1024
+# By this the refusal of our settings is known.
+SETTINGS_ID = "orchestrator_settings"
 # Sees every event of the server, decoded and as bytes, before the session acts on it.
 WireTap: TypeAlias = Callable[[Any, bytes], None]
 # Opens a leg as `transports.opening.connect` does: url, listener, headers and options.
@@ -107,6 +122,8 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         self._tracker: RealtimePlaybackTracker | None = None
         self._closing = False
         self._call_attached = False
+        # Has the model taken the first settings?
+        self._settled = False
 
     @property
     def session(self) -> ModelSession | None:
@@ -131,7 +148,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         Raises UserError for options that contradict each other or a missing key, LegConnectError when the endpoint cannot be
         reached or refuses. Cancelling it leaves no connection behind.
         """
-        if self._leg is not None:
+        if self._session is not None:
             raise UserError("the model is connected already: use one model per session")
         settings: Mapping[str, Any] = options.get("initial_model_settings") or {}
         call_id = options.get("call_id")
@@ -141,7 +158,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         self._tracker = options.get("playback_tracker")
         playback = self._playback or (TrackedPlayback(self._tracker) if self._tracker else PlaybackCursor())
         self._session = ModelSession(playback, response_timeout=self._response_timeout)
-        self._closing = False
+        self._closing = self._settled = False
         self._call_attached = bool(call_id)
         target = f"call_id={quote(call_id)}" if call_id else f"model={quote(model_name)}"
         url = options.get("url") or f"{DEFAULT_URL}?{target}"
@@ -150,6 +167,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
             self._leg = await self._dial(url, self, headers=headers, options=self._leg_options())
             self.model = model_name
             self._update_session(settings)
+            self._trace(settings)
         except BaseException:
             if self._leg is not None:
                 self._leg.abort(EndReason("connect_failed"))
@@ -219,6 +237,10 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         await self._listeners.aclose()
         self._disconnected()
 
+    def on_open(self, leg: Leg) -> None:
+        """Take the leg: the server's first messages may come before `connect` has returned (called by the leg)."""
+        self._leg = leg
+
     def on_text(self, data: bytes) -> None:
         """Take in a message of the server (called by the leg)."""
         session = self._session
@@ -234,6 +256,11 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
             self._tap(event, data)
         if self._listeners.wants_raw:
             self._listeners.emit(RealtimeModelRawServerEvent(msgspec.json.decode(data)))
+        if isinstance(event, wire.ErrorEvent) and event.error.event_id == SETTINGS_ID and not self._settled:
+            self._refused(event.error)
+            return
+        if isinstance(event, wire.SessionUpdated):
+            self._settled = True
         if isinstance(event, wire.UnknownEvent):
             self._metrics.inc(WIRE_UNKNOWN_EVENTS_TOTAL, side="model")
             return
@@ -268,7 +295,9 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
 
     def _leg_options(self) -> LegOptions:
         config = self._transport_config
-        changes: dict[str, Any] = {"max_message": config.get("max_size", MAX_MESSAGE)}
+        size = config.get("max_size", MAX_MESSAGE)
+        # What the program or the caller sends in one turn may be as large as what we would take.
+        changes: dict[str, Any] = {"max_message": size, "queue_limit": size}
         changes |= {key: config[key] for key in ("ping_interval", "ping_timeout") if key in config}
         if "handshake_timeout" in config:
             changes["open_timeout"] = config["handshake_timeout"]
@@ -279,10 +308,42 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
 
     def _update_session(self, settings: Mapping[str, Any]) -> None:
         payload = session_payload(settings, model_name=self.model, default_formats=not self._call_attached)
+        self._refuse_new_voice(payload["audio"]["output"]["voice"])
         if self._tracker is not None:
             self._tracker.set_audio_format(payload["audio"]["output"].get("format"))
         if self._leg is not None:
-            self._leg.send_text(msgspec.json.encode({"type": "session.update", "session": payload}))
+            update = {"type": "session.update", "event_id": SETTINGS_ID, "session": payload}
+            self._leg.send_text(msgspec.json.encode(update))
+
+    def _refused(self, error: types.ErrorDetails) -> None:
+        """The model refused the agent's settings as a whole: go no further with the provider's own in their place."""
+        fault = SettingsRefusedError(f"the model refused the session's settings: {error.message}")
+        self._listeners.emit(RealtimeModelExceptionEvent(fault, "the settings were refused"))
+
+    def _refuse_new_voice(self, voice: Any) -> None:
+        """Refuse here what the API would refuse, with the rest of the update, as `cannot_update_voice`."""
+        session = self._session
+        if session is None or not session.has_spoken or session.session is None:
+            return
+        audio = session.session.audio
+        output = audio.output if isinstance(audio, types.AudioConfig) else None
+        present = output.voice if isinstance(output, types.AudioOutputConfig) else None
+        name = present.id if isinstance(present, types.CustomVoice) else present
+        wanted = voice["id"] if isinstance(voice, Mapping) else voice
+        if isinstance(name, str) and wanted != name:
+            raise UserError(
+                f"the voice cannot change from {name} to {wanted} once the agent has spoken: keep it for the session"
+            )
+
+    def _trace(self, settings: Mapping[str, Any]) -> None:
+        """Switch the provider's own recording on, if the program asks for it: it keeps what was said."""
+        tracing = settings.get("tracing")
+        if tracing is None or self._leg is None:
+            return
+        if isinstance(tracing, Mapping):
+            tracing = {key: tracing.get(key) for key in ("workflow_name", "group_id", "metadata")}
+        update = {"type": "session.update", "session": {"type": "realtime", "tracing": tracing}}
+        self._leg.send_text(msgspec.json.encode(update))
 
     def _perform(self, commands: list[ModelCommand]) -> None:
         for command in commands:
@@ -326,3 +387,34 @@ def _raw_event(message: Mapping[str, Any]) -> client.ClientEvent:
     if isinstance(event, wire.UnknownEvent):
         raise UserError(f'"{event.type}" is not a client event of the Realtime API')
     return event
+
+
+class OpenAIRealtimeSIPModel(OpenAIRealtimeWebSocketModel):
+    """Joins a call that reached the provider over SIP: the provider carries the audio, this socket the rest.
+
+    `model_config["call_id"]` is the id from the webhook; the model's name was chosen when the call was accepted.
+    """
+
+    async def connect(self, options: RealtimeModelConfig) -> None:
+        """Join the call; see `OpenAIRealtimeWebSocketModel.connect`. Raises UserError without a `call_id`."""
+        if not options.get("call_id"):
+            raise UserError("OpenAIRealtimeSIPModel needs `call_id` in model_config: the id of the call from the webhook")
+        await super().connect(options)
+
+    @staticmethod
+    async def build_initial_session_payload(
+        agent: RealtimeAgent[Any],
+        *,
+        context: Any = None,
+        model_config: RealtimeModelConfig | None = None,
+        run_config: RealtimeRunConfig | None = None,
+        overrides: RealtimeSessionModelSettings | None = None,
+    ) -> dict[str, Any]:
+        """Return the session object to accept a call with, equal to what the session of this agent would then send.
+
+        `overrides` have the last word. Raises what the agent's own functions raise.
+        """
+        initial = {**((model_config or {}).get("initial_model_settings") or {}), **(overrides or {})}
+        base = {**((run_config or {}).get("model_settings") or {}), **initial}
+        settings, _ = await agent_settings(agent, RunContextWrapper(context), base, initial)
+        return session_payload(settings, model_name=settings.get("model_name") or DEFAULT_REALTIME_MODEL)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from orchestrator.core.items import RealtimeItem
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.config import RealtimeRunConfig
 from orchestrator.realtime.model import RealtimeModel, RealtimeModelConfig
@@ -32,12 +33,21 @@ class RealtimeRunner:
         self._model = model
         self._config = config
 
-    async def run(self, *, context: Any = None, model_config: RealtimeModelConfig | None = None) -> RealtimeSession:
-        """Return a session that is not connected yet: enter it with `async with`."""
+    async def run(
+        self,
+        *,
+        context: Any = None,
+        model_config: RealtimeModelConfig | None = None,
+        history: Iterable[RealtimeItem] = (),
+    ) -> RealtimeSession:
+        """Return a session that is not connected yet: enter it with `async with`.
+
+        `history` seeds the conversation with items of an earlier one.
+        """
         if self._model is None:
             model: RealtimeModel = OpenAIRealtimeWebSocketModel()
         elif isinstance(self._model, RealtimeModel):
             model = self._model
         else:
             model = self._model()
-        return RealtimeSession(model, self._agent, context, model_config, self._config)
+        return RealtimeSession(model, self._agent, context, model_config, self._config, history=history)

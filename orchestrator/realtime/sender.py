@@ -1,43 +1,80 @@
-"""Sends to a model that must be awaited, from code that must not wait."""
+"""Sends to a model that must be awaited: everything through one queue, so that nothing overtakes anything."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeAlias
 
 from orchestrator.core.inputs import RealtimeModelSendEvent
+from orchestrator.errors import UserError
 from orchestrator.realtime.model import RealtimeModel
 
 __all__ = ["Sender"]
 
 LIMIT = 1024
 
+Entry: TypeAlias = "tuple[RealtimeModelSendEvent, asyncio.Future[None] | None]"
+
 
 class Sender:
-    """One task that sends in order. When `LIMIT` inputs wait, a further one is refused and reported as a fault."""
+    """One task that sends in order. When `LIMIT` inputs wait, a further one is refused.
+
+    What the model raises goes to whoever awaits the sending, and to `on_fault` where nobody does.
+    """
 
     def __init__(self, model: RealtimeModel, on_fault: Callable[[Exception], None]) -> None:
         self._model = model
         self._on_fault = on_fault
-        self._queue: asyncio.Queue[RealtimeModelSendEvent] = asyncio.Queue(LIMIT)
+        self._queue: asyncio.Queue[Entry] = asyncio.Queue(LIMIT)
+        self._stopping = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name="model sender")
 
     def put(self, event: RealtimeModelSendEvent) -> None:
-        """Queue an input."""
+        """Queue an input, from a place that must not wait; a full queue is reported as a fault."""
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait((event, None))
         except asyncio.QueueFull:
-            self._on_fault(RuntimeError("the model takes its input too slowly; an input was refused"))
+            self._on_fault(UserError("the model takes its input too slowly: an input was refused"))
 
-    async def _run(self) -> None:
-        while True:
-            event = await self._queue.get()
-            try:
-                await self._model.send_event(event)
-            except Exception as error:  # noqa: BLE001 - the model may be the program's own code
-                self._on_fault(error)
+    async def send(self, event: RealtimeModelSendEvent) -> None:
+        """Send after everything that is queued, and return when the model has taken it. Raises what the model raises.
+
+        Cancelling it leaves the input on its way.
+        """
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._queue.put((event, sent))
+        await sent
 
     async def aclose(self) -> None:
-        """Stop sending; what is still queued is void."""
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        """Stop sending; what is still queued is void, and whoever awaits it is told so. Idempotent."""
+        self._stopping = True
+        # A model may deliver events while it is being sent to, and one of them may end the session.
+        if self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        while not self._queue.empty():
+            _, sent = self._queue.get_nowait()
+            if sent is not None and not sent.done():
+                sent.set_exception(UserError("the session was closed before this was sent"))
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            event, sent = await self._queue.get()
+            try:
+                await self._model.send_event(event)
+            except asyncio.CancelledError:
+                if sent is not None and not sent.done():
+                    sent.cancel()
+                if self._stopping:
+                    raise
+                # The model's own affair: it cancelled something inside itself.
+                self._on_fault(UserError("the model cancelled an input"))
+            except Exception as error:  # noqa: BLE001 - the model may be the program's own code
+                if sent is None or sent.done():
+                    self._on_fault(error)
+                else:
+                    sent.set_exception(error)
+            else:
+                if sent is not None and not sent.done():
+                    sent.set_result(None)

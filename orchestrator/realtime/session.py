@@ -1,16 +1,14 @@
 """A live conversation: the shell that performs what the session core decides.
 
-The shell owns the tasks (one per running tool, one sender where the model is asynchronous) and the streams of its iterators.
-Agent audio passes through in the callback that brings it.
+Its parts share `Inside`: `EventHub` delivers events, `ToolCalling` runs tools, `Guarding` checks what is said, `HooksCaller`
+calls the program's hooks. Agent audio passes through in the callback that brings it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import time
-from collections.abc import AsyncIterator
-from typing import Any, Protocol, assert_never
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, assert_never
 
 from orchestrator.core.commands import (
     AnswerTool,
@@ -29,70 +27,58 @@ from orchestrator.core.commands import (
     TurnEnded,
     Used,
 )
-from orchestrator.core.events import RealtimeModelAudioEvent, RealtimeModelEvent
+from orchestrator.core.events import (
+    RealtimeModelAudioEvent,
+    RealtimeModelEvent,
+    RealtimeModelOutputTextDeltaEvent,
+    RealtimeModelTranscriptDeltaEvent,
+)
 from orchestrator.core.inputs import (
     RealtimeModelSendAudio,
     RealtimeModelSendEvent,
     RealtimeModelSendInterrupt,
-    RealtimeModelSendToolOutput,
+    RealtimeModelSendSessionUpdate,
     RealtimeModelSendUserInput,
 )
 from orchestrator.core.items import RealtimeItem
-from orchestrator.core.session import SessionCore
-from orchestrator.core.tool_calls import Answer, ToolCall
 from orchestrator.errors import UserError
 from orchestrator.realtime.agent import RealtimeAgent
-from orchestrator.realtime.event_stream import EventIterator, EventStream
+from orchestrator.realtime.dispatch import agent_settings
+from orchestrator.realtime.event_hub import EventHub, SessionObserver
 from orchestrator.realtime.events import (
     RealtimeAgentEndEvent,
     RealtimeAgentStartEvent,
     RealtimeAudio,
     RealtimeAudioEnd,
     RealtimeAudioInterrupted,
-    RealtimeError,
-    RealtimeEventInfo,
     RealtimeHistoryAdded,
     RealtimeHistoryUpdated,
     RealtimeInputAudioTimeoutTriggered,
     RealtimeRawModelEvent,
     RealtimeSessionEvent,
-    RealtimeToolEnd,
-    RealtimeToolStart,
+    RealtimeTranscriptDelta,
 )
+from orchestrator.realtime.guarding import Guarding
+from orchestrator.realtime.hooks_caller import HooksCaller
+from orchestrator.realtime.inside import Inside
 from orchestrator.realtime.model import DirectModel, RealtimeModel, RealtimeModelConfig, RealtimeModelListener
+from orchestrator.realtime.seeding import seed_messages
 from orchestrator.realtime.sender import Sender
-from orchestrator.run_context import RunContextWrapper
-from orchestrator.tool import FunctionTool
-from orchestrator.tool_context import ToolContext
-from orchestrator.tool_runner import ToolReply, ToolRequest, ToolRunner, apply_context, pack_context, run_tool
+from orchestrator.realtime.tool_calling import REJECTION_MESSAGE, ToolCalling
+from orchestrator.realtime.user_input import text_of
+from orchestrator.tool_runner import ToolRunner
 from orchestrator.usage import Usage
 
-__all__ = ["RealtimeSession", "SessionObserver"]
+__all__ = ["REJECTION_MESSAGE", "RealtimeSession", "SessionObserver"]
 
 CLOSE_GRACE = 1.0
-
-
-class SessionObserver(Protocol):
-    """Hears a session in the very call that changes it; the way of a channel, which must not wait for a queue."""
-
-    def on_session_event(self, event: RealtimeSessionEvent) -> None:
-        """Take in an event. It must neither block nor raise."""
-
-    def on_first_audio(self, seconds: float) -> None:
-        """The agent's first audio came so long after the caller's turn ended."""
-
-    def on_speech(self, *, speaking: bool) -> None:
-        """The caller began or stopped to speak."""
-
-    def on_ended(self, exception: Exception | None) -> None:
-        """The model is gone."""
 
 
 class RealtimeSession(RealtimeModelListener):
     """One conversation. Use it as `async with session:`, iterate over its events, send to it.
 
-    All of it belongs to one event loop. `tool_runner` runs the tools that are not bound to the session's own process; without
-    one all run here.
+    All of it belongs to one event loop. `history` seeds the conversation with items of an earlier one. `tool_runner` runs the
+    tools that are not bound to the session's own process; without one all run here.
     """
 
     def __init__(
@@ -103,32 +89,25 @@ class RealtimeSession(RealtimeModelListener):
         model_config: RealtimeModelConfig | None = None,
         run_config: Any = None,
         *,
+        history: Iterable[RealtimeItem] = (),
         session_id: str = "",
         tool_runner: ToolRunner | None = None,
         tool_timeout: float | None = None,
         observer: SessionObserver | None = None,
     ) -> None:
         self._model = model
-        self._agent = agent
-        self._context = RunContextWrapper(context)
-        self._info = RealtimeEventInfo(self._context)
-        self._model_config = model_config or {}
-        self._run_config = run_config or {}
-        self._session_id = session_id
-        self._tool_runner = tool_runner
-        self._tool_timeout = tool_timeout
-        self._observer = observer
-        self._core = SessionCore(agent.name)
-        self._agents = {agent.name: agent}
-        self._tools: dict[str, FunctionTool] = {}
-        self._streams: list[EventStream] = []
-        # What happened while nobody iterated: before the first loop, or between two. The next loop takes it over.
-        self._backlog: EventStream | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._model_config: RealtimeModelConfig = model_config or {}
+        self._seed = tuple(history)
+        self._hub = EventHub(observer)
+        self._inside = Inside(agent, context, run_config or {}, session_id, self._hub, self._perform, self._submit)
+        self._hooks = HooksCaller(self._inside)
+        self._tools = ToolCalling(self._inside, self._hooks, tool_runner, tool_timeout)
+        self._guarding = Guarding(self._inside)
         self._sender: Sender | None = None
         self._entered = False
-        self._closed = False
-        self._ended: Ended | None = None
+        # Has the model been left for good?
+        self._left = False
+        self._ended = False
 
     @property
     def model(self) -> RealtimeModel:
@@ -138,22 +117,22 @@ class RealtimeSession(RealtimeModelListener):
     @property
     def history(self) -> list[RealtimeItem]:
         """The conversation so far; a snapshot."""
-        return self._core.conversation.items
+        return self._inside.core.conversation.items
 
     @property
     def current_agent(self) -> RealtimeAgent[Any]:
         """The agent that speaks now."""
-        return self._agent
+        return self._inside.agent
 
     @property
     def usage(self) -> Usage:
         """Tokens used so far."""
-        return self._context.usage
+        return self._inside.context.usage
 
     @property
     def wants_raw(self) -> bool:
         """Does anybody read this session's events? Tells the model whether to report the server's raw ones."""
-        return bool(self._streams)
+        return self._hub.has_readers
 
     async def __aenter__(self) -> RealtimeSession:
         await self.enter()
@@ -165,71 +144,67 @@ class RealtimeSession(RealtimeModelListener):
     async def enter(self) -> RealtimeSession:
         """Connect to the model with the agent's settings. `close` is then the caller's duty.
 
-        Raises what the model's `connect` raises, and UserError for a second call.
+        Raises what the model's `connect` raises, and UserError for a second call or two tools of one name.
         """
         if self._entered:
             raise UserError("the session was entered before: a session is one conversation, so make a new one")
         self._entered = True
-        settings = await self._settings()
+        inside = self._inside
+        initial = self._model_config.get("initial_model_settings") or {}
+        inside.base_settings = {**(inside.run_config.get("model_settings") or {}), **initial}
+        settings, table = await agent_settings(inside.agent, inside.context, inside.base_settings, initial)
+        if inside.run_config.get("tracing_disabled"):
+            settings["tracing"] = None
+        inside.table = table
         if not isinstance(self._model, DirectModel):
-            self._sender = Sender(self._model, self._fault)
-        if self._observer is None:
-            self._backlog = EventStream()
-            self._streams.append(self._backlog)
+            self._sender = Sender(self._model, inside.fault)
+        self._hub.open()
         self._model.add_listener(self)
         config: RealtimeModelConfig = {**self._model_config, "initial_model_settings": settings}  # type: ignore[typeddict-item]
         try:
             await self._model.connect(config)
         except BaseException:
             self._model.remove_listener(self)
+            if self._sender is not None:
+                await self._sender.aclose()
             raise
-        self._emit(RealtimeHistoryUpdated(self.history, self._info))
+        for message in seed_messages(self._seed):
+            self._submit(message)
+        self._hub.emit(RealtimeHistoryUpdated(self.history, inside.info))
         return self
 
     async def close(self) -> None:
-        """End the conversation: running tools are cancelled, the connection is closed, iterators end. Idempotent."""
-        if self._closed:
+        """End the conversation: running tools are cancelled, the connection is closed, iterators end.
+
+        Idempotent. Raises what the model's `close` raises; a further call then tries again.
+        """
+        if self._left:
             return
-        self._closed = True
+        self._left = True
+        self._inside.closed = True
         self._model.remove_listener(self)
-        self._core.tool_calls.drop_all()
-        current = asyncio.current_task()
-        tasks = {task for task in self._tasks if task is not current}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_GRACE)
+        self._inside.core.tool_calls.drop_all()
         try:
+            await self._inside.tasks.aclose(CLOSE_GRACE)
             if self._sender is not None:
                 await self._sender.aclose()
             await self._model.close()
+        except BaseException:
+            self._left = False
+            raise
         finally:
-            self._end_streams(None)
+            self._hub.close()
 
     def __aiter__(self) -> AsyncIterator[RealtimeSessionEvent]:
         """Iterate over the events. The first loop also sees what came before it, and a loop that follows another goes on
         where that one was left; loops that run at the same time each see every event.
         """
-        stream, self._backlog = self._backlog, None
-        if stream is None:
-            stream = EventStream()
-            if self._closed:
-                stream.close()
-            elif self._ended is not None:
-                stream.close(self._ended.exception)
-            else:
-                self._streams.append(stream)
-        return EventIterator(stream, self._take_back)
-
-    def _take_back(self, stream: EventStream) -> None:
-        if self._backlog is None:
-            self._backlog = stream
-        elif stream in self._streams:
-            self._streams.remove(stream)
+        return self._hub.iterate()
 
     async def send_message(self, message: Any) -> None:
         """Send a user message, text or structured, and ask for the answer."""
         await self._send(RealtimeModelSendUserInput(message))
+        self._guarding.check_input(text_of(message))
 
     async def send_audio(self, audio: bytes, *, commit: bool = False) -> None:
         """Send caller audio in the input format; `commit` ends the turn where turn detection is off."""
@@ -239,185 +214,103 @@ class RealtimeSession(RealtimeModelListener):
         """Stop what the agent is saying, and cut the conversation at what was heard."""
         await self._send(RealtimeModelSendInterrupt())
 
+    async def update_agent(self, agent: RealtimeAgent[Any]) -> None:
+        """Let another agent take over, with its instructions, tools and handoffs.
+
+        Raises what the agent's own functions raise; the old agent then stays.
+        """
+        inside = self._inside
+        settings, table = await agent_settings(agent, inside.context, inside.base_settings, {})
+        inside.take_over(table)
+        await self._send(RealtimeModelSendSessionUpdate(settings))
+
+    async def approve_tool_call(self, call_id: str, *, always: bool = False) -> None:
+        """Let a tool call that waits run; `always` does so for all further calls of this tool by this agent.
+
+        Nothing happens when no such call waits.
+        """
+        self._tools.approve(call_id, always=always)
+
+    async def reject_tool_call(self, call_id: str, *, always: bool = False, rejection_message: str | None = None) -> None:
+        """Answer a tool call that waits without running it; `always` does so for all further calls too.
+
+        The model is told `rejection_message`, else what the run's `tool_error_formatter` says, else `REJECTION_MESSAGE`.
+        """
+        await self._tools.reject(call_id, always=always, message=rejection_message)
+
     async def on_event(self, event: RealtimeModelEvent) -> None:
         """Take in a model event from a model that awaits its listeners."""
         self.receive_nowait(event)
 
     def receive_nowait(self, event: RealtimeModelEvent) -> None:
         """Take in a model event."""
-        if self._closed:
+        inside = self._inside
+        if inside.closed:
             return
-        if self._streams:
-            self._emit_to_streams(RealtimeRawModelEvent(event, self._info))
+        if self._hub.has_readers:
+            self._hub.emit_to_readers(RealtimeRawModelEvent(event, inside.info))
         now = asyncio.get_running_loop().time()
         if type(event) is RealtimeModelAudioEvent:
-            seconds = self._core.audio(event, now)
-            self._emit(RealtimeAudio(event, event.item_id, event.content_index, self._info))
-            if seconds is not None and self._observer is not None:
-                self._observer.on_first_audio(seconds)
+            seconds = inside.core.audio(event, now)
+            self._hub.emit(RealtimeAudio(event, event.item_id, event.content_index, inside.info))
+            if seconds is not None and self._hub.observer is not None:
+                self._hub.observer.on_first_audio(seconds)
             return
-        self._perform(self._core.receive(event, now))
+        self._perform(inside.core.receive(event, now))
+        if isinstance(event, RealtimeModelTranscriptDeltaEvent | RealtimeModelOutputTextDeltaEvent) and self._hub.has_readers:
+            self._hub.emit_to_readers(RealtimeTranscriptDelta(event.item_id, event.content_index, event.delta, inside.info))
+        self._guarding.watch(event)
 
     def _perform(self, commands: list[SessionCommand]) -> None:
+        inside, emit = self._inside, self._hub.emit
         for command in commands:
             match command:
                 case ItemAdded(item):
-                    self._emit(RealtimeHistoryAdded(item, self._info))
+                    emit(RealtimeHistoryAdded(item, inside.info))
                 case HistoryChanged():
-                    if self._streams or self._observer is not None:
-                        self._emit(RealtimeHistoryUpdated(self.history, self._info))
+                    emit(RealtimeHistoryUpdated(self.history, inside.info))
                 case TurnBegan(agent):
-                    self._emit(RealtimeAgentStartEvent(self._agents[agent], self._info))
+                    emit(RealtimeAgentStartEvent(inside.agents[agent], inside.info))
+                    self._hooks.agent_started(inside.agents[agent])
                 case TurnEnded(agent, _):
-                    self._emit(RealtimeAgentEndEvent(self._agents[agent], self._info))
+                    emit(RealtimeAgentEndEvent(inside.agents[agent], inside.info))
+                    self._hooks.agent_ended(inside.agents[agent], self.history[-1] if self.history else None)
                 case AudioCut(item_id, content_index, cut):
-                    self._emit(RealtimeAudioInterrupted(self._info, item_id, content_index, cut))
+                    emit(RealtimeAudioInterrupted(inside.info, item_id, content_index, cut))
                 case AudioEnded(item_id, content_index):
-                    self._emit(RealtimeAudioEnd(self._info, item_id, content_index))
+                    emit(RealtimeAudioEnd(inside.info, item_id, content_index))
                 case SpeechBegan() | SpeechEnded():
-                    if self._observer is not None:
-                        self._observer.on_speech(speaking=isinstance(command, SpeechBegan))
+                    if self._hub.observer is not None:
+                        self._hub.observer.on_speech(speaking=isinstance(command, SpeechBegan))
                 case StartTool(call):
-                    self._start_tool(call)
+                    self._tools.start(call)
                 case AnswerTool(answer):
-                    self._answer_tool(answer)
+                    self._tools.answer(answer)
                 case Used(usage):
-                    self._context.usage.add(usage)
+                    inside.context.usage.add(usage)
                 case Fault(error):
-                    self._fault(error)
+                    inside.fault(error)
                 case TimedOut():
-                    self._emit(RealtimeInputAudioTimeoutTriggered(self._info))
+                    emit(RealtimeInputAudioTimeoutTriggered(inside.info))
                 case Ended(exception):
-                    self._ended = command
-                    self._end_streams(exception)
-                    if self._observer is not None:
-                        self._observer.on_ended(exception)
+                    self._ended = True
+                    self._hub.close(exception)
+                    if self._hub.observer is not None:
+                        self._hub.observer.on_ended(exception)
                 case _:
                     assert_never(command)
 
-    def _start_tool(self, call: ToolCall) -> None:
-        tool = self._tools.get(call.name)
-        if tool is None:
-            self._perform(self._core.tool_finished(call.call_id, f"Tool {call.name} not found"))
-            self._fault({"message": f"Tool {call.name} not found"})
-            return
-        self._core.tool_started(call.call_id)
-        task = asyncio.get_running_loop().create_task(self._run_tool(tool, call), name=f"tool {call.name} {call.call_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _answer_tool(self, answer: Answer) -> None:
-        self._submit(RealtimeModelSendToolOutput(answer.call, answer.output, answer.start_response))
-
-    async def _run_tool(self, tool: FunctionTool, call: ToolCall) -> None:
-        agent = self._agent
-        self._emit(RealtimeToolStart(agent, tool, call.arguments, self._info, call.call_id))
-        started = time.monotonic()
-        if self._tool_runner is None or tool.run_on == "session":
-            context = ToolContext(self._context.context, self._context.usage, call.name, call.call_id, call.arguments, agent)
-            outcome = await run_tool(tool, context, call.arguments, self._tool_timeout)
-            value = outcome.value
-            reply = ToolReply(
-                call_id=call.call_id,
-                ok=outcome.ok,
-                output=outcome.text,
-                error_code=outcome.error_code,
-                pid=os.getpid(),
-                seconds=time.monotonic() - started,
-            )
-        else:
-            reply = await self._run_remotely(self._tool_runner, agent.name, call)
-            value = reply.output
-            if reply.context:
-                self._apply(reply.context)
-        if self._closed:
-            return
-        self._perform(self._core.tool_finished(call.call_id, reply.output))
-        self._emit(
-            RealtimeToolEnd(
-                agent,
-                tool,
-                call.arguments,
-                value,
-                self._info,
-                call.call_id,
-                ok=reply.ok,
-                error_code=reply.error_code,
-                pid=reply.pid,
-                seconds=reply.seconds,
-            )
-        )
-
-    async def _run_remotely(self, runner: ToolRunner, agent: str, call: ToolCall) -> ToolReply:
-        try:
-            context, context_type = pack_context(self._context.context)
-        except UserError as error:
-            text = f"The tool could not run: {error.message}"
-            return ToolReply(call_id=call.call_id, ok=False, output=text, error_code=error.code, pid=os.getpid(), seconds=0.0)
-        request = ToolRequest(
-            call_id=call.call_id,
-            session_id=self._session_id,
-            agent=agent,
-            tool=call.name,
-            arguments=call.arguments,
-            context=context,
-            context_type=context_type,
-            timeout_s=self._tool_timeout,
-            idempotency_key=f"{self._session_id}:{call.call_id}",
-        )
-        return await runner.run(request)
-
-    def _apply(self, changes: dict[str, Any]) -> None:
-        try:
-            apply_context(self._context.context, changes)
-        except (AttributeError, TypeError, ValueError) as error:
-            self._fault({"message": f"a tool's change of the context cannot be applied: {error}"})
-
-    async def _settings(self) -> dict[str, Any]:
-        """Return the run's settings, with the agent's instructions and tools, below what the caller set for the connection."""
-        initial = self._model_config.get("initial_model_settings") or {}
-        settings: dict[str, Any] = {**(self._run_config.get("model_settings") or {}), **initial}
-        prompt, tools = await asyncio.gather(
-            self._agent.get_system_prompt(self._context), self._agent.get_all_tools(self._context)
-        )
-        settings |= {"instructions": prompt or "", "tools": tools}
-        if self._agent.prompt is not None:
-            settings["prompt"] = self._agent.prompt
-        settings |= initial
-        self._tools = {tool.name: tool for tool in settings["tools"]}
-        if len(self._tools) != len(settings["tools"]):
-            names = sorted(tool.name for tool in settings["tools"])
-            doubled = sorted({name for name in names if names.count(name) > 1})
-            raise UserError(f"Duplicate Realtime tool name found: {', '.join(map(repr, doubled))}")
-        return settings
-
     async def _send(self, event: RealtimeModelSendEvent) -> None:
-        if self._closed or not self._entered:
+        if self._inside.closed or not self._entered:
             raise UserError("the session is not open: send inside `async with session`")
         if self._sender is None:
             self._submit(event)
         else:
-            await self._model.send_event(event)
+            await self._sender.send(event)
 
     def _submit(self, event: RealtimeModelSendEvent) -> None:
+        """Send from a place that must not wait."""
         if self._sender is not None:
             self._sender.put(event)
-        elif isinstance(self._model, DirectModel) and self._ended is None:
+        elif isinstance(self._model, DirectModel) and not self._ended:
             self._model.send_nowait(event)
-
-    def _fault(self, error: Any) -> None:
-        self._emit(RealtimeError(error, self._info))
-
-    def _emit(self, event: RealtimeSessionEvent) -> None:
-        self._emit_to_streams(event)
-        if self._observer is not None:
-            self._observer.on_session_event(event)
-
-    def _emit_to_streams(self, event: RealtimeSessionEvent) -> None:
-        for stream in self._streams:
-            stream.put(event)
-
-    def _end_streams(self, exception: Exception | None) -> None:
-        for stream in self._streams:
-            stream.close(exception)
-        self._streams.clear()

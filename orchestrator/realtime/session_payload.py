@@ -7,13 +7,22 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.realtime.audio_formats import to_wire_format
+from orchestrator.realtime.config import RealtimeSessionModelSettings
 from orchestrator.tool import FunctionTool
 
-__all__ = ["DEFAULT_REALTIME_MODEL", "session_payload"]
+__all__ = ["DEFAULT_MODEL_SETTINGS", "DEFAULT_REALTIME_MODEL", "session_payload"]
 
 DEFAULT_REALTIME_MODEL = "gpt-realtime-2.1"
-_DEFAULT_TRANSCRIPTION = {"model": "gpt-4o-mini-transcribe"}
-_DEFAULT_TURN_DETECTION = {"type": "semantic_vad", "interrupt_response": True}
+# What holds where a program sets nothing.
+DEFAULT_MODEL_SETTINGS: RealtimeSessionModelSettings = {
+    "voice": "ash",
+    "modalities": ["audio"],
+    "input_audio_format": "pcm16",
+    "output_audio_format": "pcm16",
+    "input_audio_transcription": {"model": "gpt-4o-mini-transcribe"},
+    "turn_detection": {"type": "semantic_vad", "interrupt_response": True},
+}
+_DEFAULT: Mapping[str, Any] = DEFAULT_MODEL_SETTINGS
 _CAMEL = {
     "createResponse": "create_response",
     "interruptResponse": "interrupt_response",
@@ -35,7 +44,7 @@ def session_payload(settings: Mapping[str, Any], *, model_name: str, default_for
     payload: dict[str, Any] = {
         "type": "realtime",
         "model": settings.get("model_name") or model_name,
-        "output_modalities": settings.get("output_modalities") or settings.get("modalities") or ["audio"],
+        "output_modalities": settings.get("output_modalities") or settings.get("modalities") or list(_DEFAULT["modalities"]),
     }
     payload |= {key: settings[key] for key in _PLAIN if key in settings}
     payload |= {key: settings[key] for key in ("parallel_tool_calls", "reasoning") if settings.get(key) is not None}
@@ -50,13 +59,13 @@ def session_payload(settings: Mapping[str, Any], *, model_name: str, default_for
     return payload
 
 
-def _first(nested: Mapping[str, Any], key: str, settings: Mapping[str, Any], flat: str, default: Any) -> Any:
+def _first(nested: Mapping[str, Any], key: str, settings: Mapping[str, Any], flat: str) -> Any:
     """Return the nested value if its key is present (even None), else the flat one, else the default."""
-    return nested[key] if key in nested else settings.get(flat, default)
+    return nested[key] if key in nested else settings.get(flat, _DEFAULT.get(flat))
 
 
 def _format(nested: Mapping[str, Any], settings: Mapping[str, Any], flat: str, *, default: bool) -> dict[str, Any]:
-    value = nested.get("format") or settings.get(flat) or ("pcm16" if default else None)
+    value = nested.get("format") or settings.get(flat) or (_DEFAULT[flat] if default else None)
     wire = to_wire_format(value)
     return {} if wire is None else {"format": wire}
 
@@ -64,16 +73,16 @@ def _format(nested: Mapping[str, Any], settings: Mapping[str, Any], flat: str, *
 def _audio_input(settings: Mapping[str, Any], nested: Mapping[str, Any], *, default_formats: bool) -> dict[str, Any]:
     result = _format(nested, settings, "input_audio_format", default=default_formats)
     if "noise_reduction" in nested or "input_audio_noise_reduction" in settings:
-        result["noise_reduction"] = _first(nested, "noise_reduction", settings, "input_audio_noise_reduction", None)
-    result["transcription"] = _first(nested, "transcription", settings, "input_audio_transcription", _DEFAULT_TRANSCRIPTION)
-    detection = _first(nested, "turn_detection", settings, "turn_detection", _DEFAULT_TURN_DETECTION)
+        result["noise_reduction"] = _first(nested, "noise_reduction", settings, "input_audio_noise_reduction")
+    result["transcription"] = _first(nested, "transcription", settings, "input_audio_transcription")
+    detection = _first(nested, "turn_detection", settings, "turn_detection")
     result["turn_detection"] = None if detection is None else _snake_case(detection)
     return result
 
 
 def _audio_output(settings: Mapping[str, Any], nested: Mapping[str, Any], *, default_formats: bool) -> dict[str, Any]:
     result = _format(nested, settings, "output_audio_format", default=default_formats)
-    result["voice"] = nested.get("voice") or settings.get("voice") or "ash"
+    result["voice"] = nested.get("voice") or settings.get("voice") or _DEFAULT["voice"]
     speed = nested.get("speed", settings.get("speed"))
     if speed is not None:
         result["speed"] = speed

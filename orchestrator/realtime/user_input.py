@@ -11,7 +11,7 @@ from msgspec import UNSET
 from orchestrator.errors import UserError
 from orchestrator.wire import realtime_types as types
 
-__all__ = ["audio_payload", "user_message"]
+__all__ = ["audio_payload", "text_of", "user_message"]
 
 
 def audio_payload(audio: bytes) -> str:
@@ -31,6 +31,13 @@ def user_message(user_input: str | Mapping[str, Any]) -> types.MessageItem:
     if not isinstance(content, list | tuple) or not content:
         raise UserError('a structured message needs "content": a list of input_text and input_image parts')
     return types.MessageItem(role="user", content=[_part(part) for part in content])
+
+
+def text_of(user_input: str | Mapping[str, Any]) -> str:
+    """Return the words of a user message that `user_message` accepts."""
+    if isinstance(user_input, str):
+        return user_input
+    return " ".join(part["text"] for part in user_input["content"] if part["type"] == "input_text")
 
 
 def _part(part: Any) -> types.ContentPart:

@@ -29,6 +29,8 @@ class ScriptedEndpoint:
         self.url = ""
         self.headers: dict[str, str] = {}
         self.closed: EndReason | None = None
+        # The message of the error with which updates of the session are refused, None to confirm them.
+        self.refuse_settings: str | None = None
         self._output_format = output_format
         self._pair: MemoryPair | None = None
         self._ids = 0
@@ -119,7 +121,10 @@ class ScriptedEndpoint:
         """Take in a client event; an update of the session is confirmed at once."""
         event = msgspec.json.decode(data)
         self.received.append(event)
-        if event["type"] == "session.update":
+        if event["type"] == "session.update" and self.refuse_settings is not None:
+            error = {"type": "invalid_request_error", "code": "invalid_value", "message": self.refuse_settings, "param": None}
+            self.send("error", error=error | {"event_id": event.get("event_id")})
+        elif event["type"] == "session.update":
             self.send("session.updated", session=self._session() | event["session"])
 
     def on_binary(self, data: bytes) -> None:

@@ -231,7 +231,7 @@ async def test_what_the_stream_says_of_itself_cannot_pass_for_what_we_know(world
     caller.send(start(token, customParameters=claims))
     await world.settle()
     call, _ = world.host._calls[session_id]
-    context = call._session._context.context
+    context = call._session._inside.context.context
     assert context == {"session_id": session_id, "channel": "twilio", "call_sid": CALL_SID, "language": "en"}
 
 

@@ -143,3 +143,14 @@ def test_heard_text_ends_at_a_word(heard: float, text: str) -> None:
 @given(st.text(max_size=80), st.floats(0, 10_000), st.floats(0, 10_000))
 def test_heard_text_is_always_a_beginning_of_the_words(words: str, audio_ms: float, heard_ms: float) -> None:
     assert words.startswith(heard_text(words, audio_ms, heard_ms))
+
+
+def test_positions_from_outside_cost_nothing_and_invent_nothing() -> None:
+    conversation = Conversation()
+    assert conversation.cut("nobody", 0, 10.0) is Change.NONE
+    conversation.message(AssistantMessageItem(item_id="item_a"))
+    for index in (3_000_000, -1):
+        assert conversation.cut("item_a", index, 10.0) is Change.NONE
+        assert conversation.spoken("item_a", index, "word") is Change.NONE
+        conversation.audio("item_a", index, 20.0)
+    assert conversation.items == [AssistantMessageItem(item_id="item_a")]

@@ -1,9 +1,11 @@
 """Sessions against a scripted endpoint, on virtual time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from openai.types.realtime import RealtimeClientEvent
+from pydantic import TypeAdapter
 
 from orchestrator.realtime import OpenAIRealtimeWebSocketModel, RealtimeAgent, RealtimeSession
 from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
@@ -15,9 +17,16 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Callable[
     return {"virtual": VirtualClockLoop}
 
 
+OFFICIAL: TypeAdapter[Any] = TypeAdapter(RealtimeClientEvent)
+
+
 @pytest.fixture
-def endpoint() -> ScriptedEndpoint:
-    return ScriptedEndpoint()
+def endpoint() -> Iterator[ScriptedEndpoint]:
+    """The model's side of the test; the official client's types judge everything that it was sent."""
+    scripted = ScriptedEndpoint()
+    yield scripted
+    for event in scripted.received:
+        OFFICIAL.validate_python(event)
 
 
 @pytest.fixture

@@ -7,43 +7,25 @@ from typing import Any
 import pytest
 
 from orchestrator import RunContextWrapper, ToolContext, function_tool
-from orchestrator.errors import LegClosedError, UserError, WireError
+from orchestrator.errors import LegClosedError, SettingsRefusedError, UserError, WireError
 from orchestrator.realtime import (
     RealtimeAgent,
     RealtimeModelSendRawMessage,
+    RealtimeModelSendSessionUpdate,
     RealtimePlaybackTracker,
     RealtimeSession,
-    RealtimeSessionEvent,
 )
-from orchestrator.realtime.items import AssistantAudio, AssistantMessageItem, RealtimeToolCallItem
+from orchestrator.realtime.items import (
+    AssistantAudio,
+    AssistantMessageItem,
+    InputAudio,
+    RealtimeToolCallItem,
+    UserMessageItem,
+)
 from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
+from tests.realtime.reading import Reader
 
 MakeSession = Callable[..., RealtimeSession]
-
-
-class Reader:
-    """Collects a session's events in a task of its own."""
-
-    def __init__(self, session: RealtimeSession) -> None:
-        self.events: list[RealtimeSessionEvent] = []
-        self.error: Exception | None = None
-        self._task = asyncio.get_running_loop().create_task(self._read(session))
-
-    async def _read(self, session: RealtimeSession) -> None:
-        try:
-            async for event in session:
-                self.events.append(event)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test wants to see it
-            self.error = error
-
-    async def ended(self) -> None:
-        await asyncio.wait_for(self._task, 5)
-
-    def types(self, *left_out: str) -> list[str]:
-        return [event.type for event in self.events if event.type not in {"raw_model_event", *left_out}]
-
-    def of(self, event_type: str) -> list[Any]:
-        return [event for event in self.events if event.type == event_type]
 
 
 def agent_with(*tools: Any, **options: Any) -> RealtimeAgent[Any]:
@@ -77,7 +59,14 @@ async def test_a_text_turn(make_session: MakeSession, endpoint: ScriptedEndpoint
         await endpoint.settle()
         assert session.usage.total_tokens == 30
     await reader.ended()
-    assert reader.types() == ["history_updated", "agent_start", "history_added", "audio", "agent_end"]
+    assert reader.types() == [
+        "history_updated",
+        "agent_start",
+        "history_added",
+        "transcript_delta",
+        "audio",
+        "agent_end",
+    ]
     (audio,) = reader.of("audio")
     assert len(audio.audio.data) == 48 * 400
     assert reader.of("raw_model_event")[0].data.type == "raw_server_event"
@@ -133,6 +122,7 @@ async def test_barge_in_truncates_at_what_was_heard_in_the_model_and_in_the_hist
         endpoint.speak("late words", 300)
         await endpoint.settle()
         assert len(reader.of("audio")) == 1
+        assert [event.delta for event in reader.of("transcript_delta")] == ["one two three four"]
         (interrupted,) = reader.of("audio_interrupted")
         assert interrupted.cut.heard_ms == pytest.approx(500, abs=20)
         item = session.history[0]
@@ -376,7 +366,7 @@ async def test_a_loop_goes_on_where_the_one_before_it_was_left(make_session: Mak
                 if event.type == last:
                     break
             await endpoint.settle()
-    assert seen == ["history_updated", "agent_start", "history_added", "audio", "agent_end"]
+    assert seen == ["history_updated", "agent_start", "history_added", "transcript_delta", "audio", "agent_end"]
 
 
 async def test_broken_and_unknown_messages_of_the_model_end_nothing(
@@ -441,6 +431,99 @@ async def test_two_tools_of_one_name_are_refused_before_anything_is_opened(
     def two() -> str:
         return "2"
 
-    with pytest.raises(UserError, match="Duplicate Realtime tool name found: 'same'"):
+    with pytest.raises(UserError, match=r"Duplicate Realtime tool name found: 'same' \(2 function tools\)"):
         await make_session(agent_with(one, two)).enter()
     assert endpoint.url == ""
+
+
+async def test_a_new_voice_is_refused_once_the_agent_has_spoken(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    async with make_session() as session:
+        await endpoint.settle()
+        await session.model.send_event(RealtimeModelSendSessionUpdate({"voice": "sage"}))
+        await endpoint.settle()
+        endpoint.start_response()
+        endpoint.speak("hello", 100)
+        await endpoint.settle()
+        await session.model.send_event(RealtimeModelSendSessionUpdate({"voice": "sage", "instructions": "new"}))
+        before = len(endpoint.received)
+        with pytest.raises(UserError, match="from sage to marin"):
+            await session.model.send_event(RealtimeModelSendSessionUpdate({"voice": "marin"}))
+        await endpoint.settle()
+        assert endpoint.types().count("session.update") == 3
+        assert len(endpoint.received) - before <= 1
+
+
+@pytest.mark.parametrize(
+    ("config", "sent"),
+    [
+        ({}, None),
+        ({"model_settings": {"tracing": "auto"}}, "auto"),
+        ({"model_settings": {"tracing": "auto"}, "tracing_disabled": True}, None),
+        (
+            {"model_settings": {"tracing": {"workflow_name": "desk"}}},
+            {"workflow_name": "desk", "group_id": None, "metadata": None},
+        ),
+    ],
+)
+async def test_the_provider_records_only_where_it_is_asked_to(
+    make_session: MakeSession, endpoint: ScriptedEndpoint, config: Any, sent: Any
+) -> None:
+    async with make_session(run_config=config):
+        await endpoint.settle()
+    updates = [event["session"] for event in endpoint.received if event["type"] == "session.update"]
+    assert [update["tracing"] for update in updates if "tracing" in update] == ([] if sent is None else [sent])
+
+
+async def test_a_conversation_is_seeded_with_the_items_of_another(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    history = [
+        UserMessageItem(item_id="u1", content=(InputAudio(transcript="where is it?"), InputAudio())),
+        RealtimeToolCallItem(
+            item_id="f1", call_id="call_1", name="lookup", arguments="{}", output="shelf 3", status="completed"
+        ),
+        RealtimeToolCallItem(item_id="f2", call_id="call_2", name="lookup", arguments="{}"),
+        AssistantMessageItem(item_id="a1", content=(AssistantAudio(transcript="On shelf", heard_ms=300.0),)),
+        AssistantMessageItem(item_id="a2", content=()),
+    ]
+    async with make_session(history=history):
+        await endpoint.settle()
+    items = [event["item"] for event in endpoint.received if event["type"] == "conversation.item.create"]
+    assert items == [
+        {"type": "message", "id": "u1", "role": "user", "content": [{"type": "input_text", "text": "where is it?"}]},
+        {"type": "function_call", "id": "f1", "name": "lookup", "call_id": "call_1", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "shelf 3"},
+        {"type": "message", "id": "a1", "role": "assistant", "content": [{"type": "output_text", "text": "On shelf"}]},
+    ]
+    assert "response.create" not in endpoint.types()
+
+
+async def test_interrupting_before_the_answer_has_begun_silences_it(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    async with make_session() as session:
+        reader = Reader(session)
+        await session.send_message("tell me a story")
+        await session.interrupt()
+        await endpoint.settle()
+        endpoint.start_response()
+        endpoint.speak("once upon a time", 1000)
+        await endpoint.settle()
+        assert endpoint.last("response.cancel")["response_id"] == "resp_1"
+        assert reader.of("audio") == []
+        endpoint.end_response(status="cancelled")
+        await session.send_message("tell me another")
+        await endpoint.settle()
+        endpoint.start_response("resp_2")
+        endpoint.speak("twice", 100, response_id="resp_2", item_id="item_b")
+        await endpoint.settle()
+        assert len(reader.of("audio")) == 1
+
+
+async def test_settings_that_the_model_refuses_end_the_session(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    endpoint.refuse_settings = "Invalid value: 'x'."
+    async with make_session() as session:
+        reader = Reader(session)
+        await reader.ended()
+        assert isinstance(reader.error, SettingsRefusedError)
+        assert "Invalid value: 'x'." in reader.error.message

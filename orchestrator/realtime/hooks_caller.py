@@ -1,0 +1,73 @@
+"""Calls the program's hooks, in order, in a task of their own: a slow hook delays the next one and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.callables import call_user_function
+from orchestrator.realtime.inside import Inside
+
+__all__ = ["HooksCaller"]
+
+LIMIT = 1024
+
+
+class HooksCaller:
+    """The hooks of a session: those of the run, then those of the agent concerned.
+
+    What a hook raises is reported and goes no further. When `LIMIT` calls wait, a further one is left out and reported.
+    """
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self._run_hooks = inside.run_config.get("hooks")
+        self._queue: asyncio.Queue[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
+
+    def agent_started(self, agent: Any) -> None:
+        """An agent begins a response."""
+        self._call("on_agent_start", "on_start", agent, (agent,), (agent,))
+
+    def agent_ended(self, agent: Any, output: Any) -> None:
+        """An agent ended a response."""
+        self._call("on_agent_end", "on_end", agent, (agent, output), (agent, output))
+
+    def handed_off(self, source: Any, target: Any) -> None:
+        """The conversation went from one agent to another."""
+        self._call("on_handoff", "on_handoff", target, (source, target), (target, source))
+
+    def tool_started(self, agent: Any, tool: Any) -> None:
+        """A tool is about to run."""
+        self._call("on_tool_start", "on_tool_start", agent, (agent, tool), (agent, tool))
+
+    def tool_ended(self, agent: Any, tool: Any, result: Any) -> None:
+        """A tool's output was sent to the model."""
+        self._call("on_tool_end", "on_tool_end", agent, (agent, tool, result), (agent, tool, result))
+
+    def _call(
+        self, run_name: str, agent_name: str, agent: Any, run_arguments: tuple[Any, ...], agent_arguments: tuple[Any, ...]
+    ) -> None:
+        if self._run_hooks is not None:
+            self._enqueue(getattr(self._run_hooks, run_name), run_arguments)
+        if agent.hooks is not None:
+            self._enqueue(getattr(agent.hooks, agent_name), agent_arguments)
+
+    def _enqueue(self, hook: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        if self._inside.closed:
+            return
+        if self._queue is None:
+            self._queue = asyncio.Queue(LIMIT)
+            self._inside.tasks.spawn(self._serve(self._queue), "hooks")
+        try:
+            self._queue.put_nowait((hook, arguments))
+        except asyncio.QueueFull:
+            self._inside.fault({"message": "hooks are too slow; a call of one was left out"})
+
+    async def _serve(self, queue: asyncio.Queue[tuple[Callable[..., Any], tuple[Any, ...]]]) -> None:
+        while True:
+            hook, arguments = await queue.get()
+            try:
+                await call_user_function(hook, self._inside.context, *arguments)
+            except Exception as error:  # noqa: BLE001 - the program's own code
+                self._inside.fault(error)

@@ -1,0 +1,278 @@
+"""Tool calls of a session: approval, guardrails, the run itself, the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from orchestrator.callables import call_user_function
+from orchestrator.core.events import RealtimeModelToolCallEvent
+from orchestrator.core.inputs import RealtimeModelSendToolOutput
+from orchestrator.core.tool_calls import Answer, ToolCall
+from orchestrator.errors import UserError
+from orchestrator.exceptions import ToolInputGuardrailTripwireTriggered, ToolOutputGuardrailTripwireTriggered
+from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.events import RealtimeToolApprovalRequired, RealtimeToolEnd, RealtimeToolStart
+from orchestrator.realtime.handing_off import hand_off
+from orchestrator.realtime.hooks_caller import HooksCaller
+from orchestrator.realtime.inside import Inside
+from orchestrator.run_config import ToolErrorFormatterArgs
+from orchestrator.tool import FunctionTool
+from orchestrator.tool_context import ToolContext
+from orchestrator.tool_guardrails import ToolInputGuardrailData, ToolOutputGuardrailData
+from orchestrator.tool_runner import ToolRequest, ToolRunner, apply_context, pack_context, run_tool
+
+__all__ = ["REJECTION_MESSAGE", "ToolCalling"]
+
+REJECTION_MESSAGE = "Tool execution was not approved."
+
+
+@dataclass(slots=True)
+class _Work:
+    """A call with all that it was dispatched with; a handoff in the meantime changes nothing of it."""
+
+    call: ToolCall
+    tool: FunctionTool
+    agent: RealtimeAgent[Any]
+    context: ToolContext[Any]
+
+
+@dataclass(slots=True)
+class _Result:
+    """What became of a call."""
+
+    ok: bool
+    value: Any
+    text: str
+    error_code: str | None = None
+    pid: int = 0
+    seconds: float = 0.0
+
+
+class ToolCalling:
+    """Runs the calls of one session, each in a task of its own, or one after the other with `async_tool_calls=False`.
+
+    `runner` runs the tools that are not bound to the session's own process, `timeout` (seconds) is for tools that set none.
+    """
+
+    def __init__(self, inside: Inside, hooks: HooksCaller, runner: ToolRunner | None, timeout: float | None) -> None:
+        self._inside = inside
+        self._hooks = hooks
+        self._runner = runner
+        self._timeout = timeout
+        self._waiting: dict[str, _Work] = {}
+        # What a person decided for all further calls of a tool of an agent: approved (None) or rejected with a message.
+        self._decided: dict[tuple[int, str], str | None] = {}
+        self._one_at_a_time = asyncio.Lock() if inside.run_config.get("async_tool_calls") is False else None
+
+    def start(self, call: ToolCall) -> None:
+        """Deal with a call of the model."""
+        inside = self._inside
+        if call.name in inside.table.handoffs:
+            inside.tasks.spawn(hand_off(inside, self._hooks, call), f"handoff {call.name}")
+            return
+        tool = inside.table.tools.get(call.name)
+        if tool is None:
+            inside.perform(inside.core.tool_finished(call.call_id, f"Tool {call.name} not found"))
+            inside.fault({"message": f"Tool {call.name} not found"})
+            return
+        agent = inside.agent
+        context = ToolContext(inside.context.context, inside.context.usage, call.name, call.call_id, call.arguments, agent)
+        inside.tasks.spawn(self._deal_with(_Work(call, tool, agent, context)), f"tool {call.name} {call.call_id}")
+
+    def answer(self, answer: Answer) -> None:
+        """Give the model an output."""
+        call = answer.call
+        event = RealtimeModelToolCallEvent(
+            call.name, call.call_id, call.arguments, id=call.item_id, response_id=call.response_id
+        )
+        self._inside.submit(RealtimeModelSendToolOutput(event, answer.output, answer.start_response))
+
+    def approve(self, call_id: str, *, always: bool) -> None:
+        """Let a call that waits run; nothing happens when it does not wait."""
+        work = self._waiting.pop(call_id, None)
+        if work is None:
+            return
+        if always:
+            self._decided[id(work.agent), work.tool.name] = None
+        self._inside.tasks.spawn(self._answered(work, self._run(work)), f"tool {work.call.name} {call_id}")
+
+    async def reject(self, call_id: str, *, always: bool, message: str | None) -> None:
+        """Answer a call that waits without running it; nothing happens when it does not wait."""
+        work = self._waiting.pop(call_id, None)
+        if work is None:
+            return
+        text = await self._rejection(work, message)
+        if always:
+            self._decided[id(work.agent), work.tool.name] = text
+        self._finish(work, _Result(ok=False, value=text, text=text, error_code="rejected"))
+
+    async def _deal_with(self, work: _Work) -> None:
+        if self._one_at_a_time is None:
+            await self._answered(work, self._decide(work))
+        else:
+            async with self._one_at_a_time:
+                await self._answered(work, self._decide(work))
+
+    async def _answered(self, work: _Work, dealing: Coroutine[Any, Any, None]) -> None:
+        """See to it that the call is answered, whatever the program's guardrails do."""
+        try:
+            await dealing
+        except Exception as error:  # noqa: BLE001 - the program's own code
+            self._inside.fault(error)
+            text = "The tool could not run."
+            self._finish(work, _Result(ok=False, value=text, text=text, error_code="tool_failed", pid=os.getpid()))
+
+    async def _decide(self, work: _Work) -> None:
+        """Run the call, or ask a person first."""
+        decided = self._decided.get((id(work.agent), work.tool.name), "")
+        if decided:
+            self._finish(work, _Result(ok=False, value=decided, text=decided, error_code="rejected"))
+        elif decided is None or not await self._needs_approval(work):
+            await self._run(work)
+        elif not await self._stopped_before_approval(work):
+            self._inside.core.tool_calls.ask(work.call)
+            self._waiting[work.call.call_id] = work
+            call = work.call
+            self._inside.hub.emit(
+                RealtimeToolApprovalRequired(work.agent, work.tool, call.call_id, call.arguments, self._inside.info)
+            )
+
+    async def _needs_approval(self, work: _Work) -> bool:
+        needed = work.tool.needs_approval
+        if not callable(needed):
+            return needed
+        try:
+            arguments = msgspec.json.decode(work.call.arguments or "{}", type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            return True  # What cannot be read cannot be judged by the function, so a person must.
+        try:
+            return bool(await call_user_function(needed, self._inside.context, arguments, work.call.call_id))
+        except Exception as error:  # noqa: BLE001 - the program's own code; on doubt a person decides
+            self._inside.fault(error)
+            return True
+
+    async def _stopped_before_approval(self, work: _Work) -> bool:
+        """Check the arguments before anybody is asked, where the run wants that."""
+        execution = self._inside.run_config.get("tool_execution") or {}
+        if execution.get("pre_approval_tool_input_guardrails") is not True:
+            return False
+        stopped = await self._check_input(work)
+        if stopped is not None:
+            self._finish(work, stopped)
+        return stopped is not None
+
+    async def _run(self, work: _Work) -> None:
+        result = await self._check_input(work)
+        if result is None:
+            inside = self._inside
+            inside.core.tool_started(work.call.call_id)
+            inside.hub.emit(RealtimeToolStart(work.agent, work.tool, work.call.arguments, inside.info, work.call.call_id))
+            self._hooks.tool_started(work.agent, work.tool)
+            result = await self._check_output(work, await self._execute(work))
+        if not self._inside.closed:
+            self._finish(work, result)
+
+    async def _execute(self, work: _Work) -> _Result:
+        started = time.monotonic()
+        if self._runner is None or work.tool.run_on == "session":
+            outcome = await run_tool(work.tool, work.context, work.call.arguments, self._timeout)
+            result = _Result(outcome.ok, outcome.value, outcome.text, outcome.error_code, os.getpid())
+            result.seconds = time.monotonic() - started
+        else:
+            result = await self._run_remotely(self._runner, work)
+        if not result.ok and work.tool.failure_error_function is None and result.error_code == "tool_failed":
+            # Nobody has put the failure into words, so whoever watches the session must see it.
+            self._inside.fault({"message": f"Tool {work.tool.name} failed", "call_id": work.call.call_id})
+        return result
+
+    async def _run_remotely(self, runner: ToolRunner, work: _Work) -> _Result:
+        inside, call = self._inside, work.call
+        try:
+            context, context_type = pack_context(inside.context.context)
+        except UserError as error:
+            text = f"The tool could not run: {error.message}"
+            return _Result(ok=False, value=text, text=text, error_code=error.code, pid=os.getpid())
+        request = ToolRequest(
+            call_id=call.call_id,
+            session_id=inside.session_id,
+            agent=work.agent.name,
+            tool=call.name,
+            arguments=call.arguments,
+            context=context,
+            context_type=context_type,
+            timeout_s=self._timeout,
+            idempotency_key=f"{inside.session_id}:{call.call_id}",
+        )
+        reply = await runner.run(request)
+        if reply.context:
+            try:
+                apply_context(inside.context.context, reply.context)
+            except (AttributeError, TypeError, ValueError) as error:
+                inside.fault({"message": f"a tool's change of the context cannot be applied: {error}"})
+        return _Result(reply.ok, reply.output, reply.output, reply.error_code, reply.pid, reply.seconds)
+
+    async def _check_input(self, work: _Work) -> _Result | None:
+        """Ask the guardrails on the arguments, in order; return the answer of the first that stops the call."""
+        data = ToolInputGuardrailData(work.context, work.agent)
+        for guardrail in work.tool.tool_input_guardrails:
+            verdict = await guardrail.run(data)
+            behavior = verdict.behavior
+            if behavior is not None and behavior["type"] == "raise_exception":
+                return self._tripped(work, ToolInputGuardrailTripwireTriggered(guardrail, verdict))
+            if behavior is not None and behavior["type"] == "reject_content":
+                return _Result(ok=False, value=behavior["message"], text=behavior["message"], error_code="guardrail")
+        return None
+
+    async def _check_output(self, work: _Work, result: _Result) -> _Result:
+        """Ask the guardrails on the output, in order; the first that objects has the last word."""
+        for guardrail in work.tool.tool_output_guardrails:
+            verdict = await guardrail.run(ToolOutputGuardrailData(work.context, work.agent, result.value))
+            behavior = verdict.behavior
+            if behavior is not None and behavior["type"] == "raise_exception":
+                return self._tripped(work, ToolOutputGuardrailTripwireTriggered(guardrail, verdict))
+            if behavior is not None and behavior["type"] == "reject_content":
+                text = behavior["message"]
+                return _Result(False, text, text, "guardrail", result.pid, result.seconds)
+        return result
+
+    def _tripped(self, work: _Work, error: Exception) -> _Result:
+        self._inside.fault(error)
+        text = "The tool call was stopped."
+        return _Result(ok=False, value=text, text=text, error_code="guardrail", pid=os.getpid())
+
+    async def _rejection(self, work: _Work, message: str | None) -> str:
+        """Return what the model is told of a rejected call: the message, the program's own words, or ours."""
+        if message is not None:
+            return message
+        formatter = self._inside.run_config.get("tool_error_formatter")
+        if formatter is None:
+            return REJECTION_MESSAGE
+        arguments = ToolErrorFormatterArgs(
+            kind="approval_rejected",
+            tool_type="function",
+            tool_name=work.tool.name,
+            call_id=work.call.call_id,
+            default_message=REJECTION_MESSAGE,
+            run_context=self._inside.context,
+        )
+        try:
+            text = await call_user_function(formatter, arguments)
+        except Exception as error:  # noqa: BLE001 - the program's own code
+            self._inside.fault(error)
+            return REJECTION_MESSAGE
+        return text if isinstance(text, str) else REJECTION_MESSAGE
+
+    def _finish(self, work: _Work, result: _Result) -> None:
+        inside, call = self._inside, work.call
+        inside.perform(inside.core.tool_finished(call.call_id, result.text))
+        end = RealtimeToolEnd(work.agent, work.tool, call.arguments, result.value, inside.info, call.call_id)
+        end.ok, end.error_code, end.pid, end.seconds = result.ok, result.error_code, result.pid, result.seconds
+        inside.hub.emit(end)
+        self._hooks.tool_ended(work.agent, work.tool, result.value)
