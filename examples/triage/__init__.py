@@ -1,0 +1,1 @@
+"""A triage agent with two specialists who hand back to it."""
