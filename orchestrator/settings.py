@@ -83,6 +83,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"the gateway would listen on {self.host} without authentication: set front_door_keys and token_secret, "
                 "or bind to 127.0.0.1"
             )
+        if self.host not in LOOPBACK and self.twilio_auth_token and not self.public_url:
+            raise SettingsError(
+                "the carrier signs the address that it calls, which is not the one that the gateway listens on: set public_url"
+            )
         for name in ("max_sessions", "session_actors", "sessions_per_actor", "tool_actors"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1")

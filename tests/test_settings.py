@@ -31,6 +31,13 @@ def test_no_door_is_opened_to_the_world_without_keys() -> None:
     assert from_environment({**KEYS, "ORCHESTRATOR_HOST": "0.0.0.0"}).host == "0.0.0.0"
 
 
+def test_signatures_need_the_address_that_the_carrier_calls() -> None:
+    environ = {**KEYS, "ORCHESTRATOR_HOST": "0.0.0.0", "ORCHESTRATOR_TWILIO_AUTH_TOKEN": "t"}
+    with pytest.raises(SettingsError, match="set public_url"):
+        from_environment(environ)
+    assert from_environment({**environ, "ORCHESTRATOR_PUBLIC_URL": "https://voice.example.com"}).public_url is not None
+
+
 @pytest.mark.parametrize("name", ["max_sessions", "session_actors", "sessions_per_actor", "tool_actors"])
 def test_nonsense_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=name):

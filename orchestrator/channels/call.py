@@ -22,7 +22,7 @@ from orchestrator.channels.record import CallRecord
 from orchestrator.core.states import SESSION, Machine, SessionSignal, SessionState
 from orchestrator.errors import EndReason, InfrastructureFault, LegClosedError, ModelFault, Refused
 from orchestrator.realtime.agent import RealtimeAgent
-from orchestrator.realtime.events import RealtimeAudioInterrupted, RealtimeSessionEvent, RealtimeToolEnd
+from orchestrator.realtime.events import RealtimeAudio, RealtimeAudioInterrupted, RealtimeSessionEvent, RealtimeToolEnd
 from orchestrator.realtime.model import RealtimeModelConfig
 from orchestrator.realtime.openai_realtime import Dial, OpenAIRealtimeWebSocketModel
 from orchestrator.realtime.session import RealtimeSession
@@ -163,6 +163,8 @@ class Call:
     def on_session_event(self, event: RealtimeSessionEvent) -> None:
         """Give an event of the session to the channel first, then to the books (called by the session)."""
         self._channel.on_session_event(event)
+        if type(event) is RealtimeAudio:
+            return  # Many a second, and nothing for the books: the channel counts its frames.
         if isinstance(event, RealtimeAudioInterrupted):
             self._on_interrupted()
         elif isinstance(event, RealtimeToolEnd):
