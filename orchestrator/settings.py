@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     twilio_max_message: int = 64 * 1024
     model_max_message: int = 16 * 1024 * 1024
     twilio_start_timeout: float = 10.0
+    max_call_seconds: float = 4 * 3600.0
 
     session_actors: int = 4
     sessions_per_actor: int = 1

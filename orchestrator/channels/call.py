@@ -238,7 +238,8 @@ class Call:
             self._log.error("model_unavailable", code=error.code, text=error.message)
             return EndReason("model_unavailable", "the model cannot be reached", error.code, "model")
         self._signal(SessionSignal.CONNECTED)
-        return await asyncio.shield(self._ended)
+        await asyncio.wait({self._ended}, timeout=self._settings.max_call_seconds)
+        return self._reason() or EndReason("max_duration", "the call reached the longest time that it may last")
 
     async def _connect_model(self, caller: dict[str, Any]) -> None:
         settings = self._settings
@@ -253,7 +254,10 @@ class Call:
         config: RealtimeModelConfig = {
             "url": f"{settings.model_url}?model={quote(settings.model_name)}",
             "headers": {"Authorization": f"Bearer {settings.model_api_key.reveal()}"},
-            "initial_model_settings": _overlay(run_settings, self._channel.model_settings()),  # type: ignore[typeddict-item]
+            # The name again, since the address and the settings must speak of the same model.
+            "initial_model_settings": _overlay(  # type: ignore[typeddict-item]
+                run_settings, {**self._channel.model_settings(), "model_name": settings.model_name}
+            ),
         }
         # What we know stands above what the caller's side says.
         context = {**caller, "session_id": self._parts.session_id, "channel": self._channel.name}

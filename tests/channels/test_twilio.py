@@ -191,6 +191,21 @@ async def test_a_caller_that_never_starts_is_let_go(world: Any) -> None:
     assert caller.leg.close_code == 1008
 
 
+async def test_a_call_ends_when_it_has_lasted_as_long_as_it_may(world: Any) -> None:
+    session_id, caller = await dial(world)
+    await asyncio.sleep(4 * 3600 - 1)
+    assert session_id not in world.reporter.ends
+    await asyncio.sleep(2)
+    assert world.reporter.ends[session_id].code == "max_duration"
+    assert caller.leg.close_code == 1000
+
+
+async def test_the_settings_and_the_address_name_one_model(world: Any) -> None:
+    await dial(world)
+    assert world.endpoint.url.endswith("?model=gpt-realtime")
+    assert world.endpoint.last("session.update")["session"]["model"] == "gpt-realtime"
+
+
 async def test_a_model_that_cannot_be_reached_ends_the_call_with_that_reason(world: Any) -> None:
     world.refuse_dial = LegConnectError("cannot connect to model:443: refused")
     session_id, caller = await dial(world)
