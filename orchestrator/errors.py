@@ -9,6 +9,7 @@ The tree is split by fault, since the reader of an error first asks whose it is:
     │   ├── WireError        a message breaks its protocol
     │   └── Refused          a request is turned away before a session exists
     ├── ModelFault           the model endpoint failed
+    │   ├── CallControlError a request about a SIP call failed
     │   ├── LegConnectError  no connection, or no upgrade
     │   ├── SettingsRefusedError the endpoint refused the session's settings
     │   ├── ModelBehaviorError  the model asked for something that makes no sense
@@ -33,6 +34,7 @@ from typing import ClassVar
 import msgspec
 
 __all__ = [
+    "CallControlError",
     "CallerFault",
     "EndReason",
     "IllegalTransitionError",
@@ -150,6 +152,19 @@ class LegConnectError(ModelFault):
         super().__init__(message)
         self.status = status
         self.body = body
+
+
+class CallControlError(ModelFault):
+    """A request about a call at the provider failed.
+
+    `status` is the HTTP status of the refusal, or None when no answer came.
+    """
+
+    code = "call_control_failed"
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ModelBehaviorError(ModelFault):
