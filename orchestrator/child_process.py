@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import subprocess
 import sys
@@ -54,7 +55,9 @@ class ChildProcess:
             process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                stream.close()
+                # A line that the child did not live to read is still in the buffer, and close() would write it.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
     def ask(self, line: bytes, within: float) -> bytes:
         """Send a line and return the answer. Raises as `read_line`."""

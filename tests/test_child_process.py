@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_a_dead_child_answers_nothing(tmp_path: Path) -> None:
         assert child.read_line(30.0).startswith(b"The Zen")
         with pytest.raises(InfrastructureFault, match="this ended: it gave no reason"):
             ask_until_it_ends(child)
+
+
+def test_a_line_that_a_dead_child_left_unread_does_no_harm(tmp_path: Path) -> None:
+    child = ChildProcess("this", log=tmp_path / "log")
+    with child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(InfrastructureFault, match="this ended"):
+            child.ask(b"more", 30.0)
 
 
 def ask_until_it_ends(child: ChildProcess) -> None:
