@@ -128,7 +128,10 @@ def _inline(schema: dict[str, Any]) -> dict[str, Any]:
     if reference is None:
         return schema
     definitions: dict[str, Any] = schema.get("$defs", {})
-    top: dict[str, Any] = definitions.pop(reference.rsplit("/", 1)[-1])
+    name = reference.rsplit("/", 1)[-1]
+    top: dict[str, Any] = definitions.pop(name)
+    if reference.encode() + b'"' in msgspec.json.encode([top, definitions]):
+        definitions[name] = copy.deepcopy(top)  # A type that refers to itself is needed under its name too.
     if definitions:
         top["$defs"] = definitions
     return top
@@ -137,7 +140,8 @@ def _inline(schema: dict[str, Any]) -> dict[str, Any]:
 def strict(schema: Any) -> None:
     """Make every object in a schema closed and all its properties required, as strict function calling demands.
 
-    Works in place and keeps defaults as hints to the model.
+    Works in place and keeps defaults as hints to the model. A mapping, whose keys are not known, stays open: closed it could
+    only ever be empty.
     """
     if isinstance(schema, list):
         for part in schema:
@@ -145,10 +149,11 @@ def strict(schema: Any) -> None:
         return
     if not isinstance(schema, dict):
         return
-    if schema.get("type") == "object":
-        schema.setdefault("properties", {})
+    if schema.get("type") == "object" and "properties" in schema:
         schema["additionalProperties"] = False
         schema["required"] = list(schema["properties"])
     for key, part in schema.items():
-        if key not in ("default", "enum", "const", "examples"):
+        if key in ("properties", "$defs"):
+            strict(list(part.values()))  # Their keys are names, which may be any word.
+        elif key not in ("default", "enum", "const", "examples"):
             strict(part)

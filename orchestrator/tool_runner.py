@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
 import os
 import time
+import typing
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -171,6 +171,8 @@ def tool_output_text(output: Any) -> str:
     if isinstance(output, str):
         return output
     try:
+        if callable(to_json := getattr(output, "model_dump_json", None)):
+            return str(to_json())  # A pydantic model.
         return msgspec.json.encode(output).decode()
     except (TypeError, ValueError, msgspec.MsgspecError):
         return str(output)
@@ -233,8 +235,15 @@ def apply_context(context: Any, changes: Mapping[str, Any]) -> None:
         if isinstance(context, dict):
             context[name] = value
         elif dataclasses.is_dataclass(context) or isinstance(context, msgspec.Struct):
-            field_type = inspect.get_annotations(type(context), eval_str=True).get(name, Any)
-            setattr(context, name, msgspec.convert(value, field_type))
+            setattr(context, name, msgspec.convert(value, _hints(type(context)).get(name, Any)))
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of all fields, inherited ones too; none where a name is known to type checkers only."""
+    try:
+        return typing.get_type_hints(kind)
+    except NameError:
+        return {}
 
 
 def _changes(before: Any, after: Any) -> dict[str, Any] | None:

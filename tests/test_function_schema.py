@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator import RunContextWrapper, ToolContext, function_tool
 from orchestrator.errors import ModelBehaviorError, UserError
-from orchestrator.function_schema import function_schema
+from orchestrator.function_schema import function_schema, schema_of
 
 
 class Size(enum.Enum):
@@ -112,3 +112,31 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         function_tool(retries=1)(nothing)
     with pytest.raises(UserError, match="above 0"):
         function_tool(timeout=0)(nothing)
+
+
+def test_strict_schemas_leave_mappings_open() -> None:
+    def rate(scores: dict[str, int], anything: dict[str, Any]) -> None: ...
+
+    properties = function_schema(rate).parameters["properties"]
+    assert properties["scores"]["additionalProperties"] == {"type": "integer"}
+    assert properties["anything"].get("additionalProperties") is not False
+
+
+def test_a_parameter_may_have_the_name_of_a_schema_keyword() -> None:
+    def choose(default: Address, enum: Address) -> None: ...
+
+    parameters = function_schema(choose).parameters
+    assert parameters["required"] == ["default", "enum"]
+    assert parameters["$defs"]["Address"]["required"] == ["street", "zip_code"]
+
+
+@dataclasses.dataclass
+class Folder:
+    name: str
+    folders: list["Folder"]
+
+
+def test_a_type_that_refers_to_itself_keeps_its_definition() -> None:
+    schema = schema_of(Folder)
+    assert schema["properties"]["folders"]["items"] == {"$ref": "#/$defs/Folder"}
+    assert schema["$defs"]["Folder"]["type"] == "object"

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 
 from orchestrator import RunContextWrapper, function_tool
@@ -119,3 +120,26 @@ def test_agents_and_settings_are_found_by_name(monkeypatch: pytest.MonkeyPatch) 
     ]:
         with pytest.raises(UserError, match=match):
             load_agent(reference)
+
+
+@dataclasses.dataclass
+class Buyer:
+    customer: Customer
+
+
+@dataclasses.dataclass
+class Guest(Buyer):
+    table: int = 0
+
+
+def test_inherited_fields_of_the_context_keep_their_type() -> None:
+    guest = Guest(Customer("Ada"))
+    apply_context(guest, {"customer": {"name": "Ada", "points": 5}})
+    assert guest.customer == Customer("Ada", 5)
+
+
+def test_a_pydantic_model_becomes_json() -> None:
+    class Order(pydantic.BaseModel):
+        number: int
+
+    assert tool_output_text(Order(number=7)) == '{"number":7}'

@@ -171,10 +171,10 @@ class Conversation:
         return Change.ADDED
 
     def _replace(self, known: RealtimeItem, item: RealtimeItem) -> Change:
-        if item == known:
-            return Change.NONE
         if item.previous_item_id is None and known.previous_item_id is not None:
             item = msgspec.structs.replace(item, previous_item_id=known.previous_item_id)
+        if item == known:
+            return Change.NONE
         self._items[item.item_id] = item
         return Change.UPDATED
 

@@ -83,6 +83,8 @@ class ModelSession:
         self._playing: str | None = None
         # The response that is asked for shall be cancelled as soon as it has a name.
         self._unwanted = False
+        # Responses out of band that are under way: what they say is no part of the conversation.
+        self._beside: set[str] = set()
         # Has the agent spoken in this model session? From then on the API keeps its voice.
         self.has_spoken = False
 
@@ -100,11 +102,15 @@ class ModelSession:
         """Give up what waited too long."""
         return self._sequence(self.responses.expire(now))
 
-    def send_item(self, item: types.Item, now: float, *, respond: bool) -> Commands:
-        """Add an item to the conversation, and ask for a response if `respond`."""
+    def send_item(self, item: types.Item, now: float, *, respond: bool, after: str | None = None) -> Commands:
+        """Add an item to the conversation, and ask for a response if `respond`.
+
+        `after` is the response whose tool call the item answers: if that makes another call, this request is void, since the
+        last of its answers asks for the response.
+        """
         commands: Commands = [Send(client.ConversationItemCreate(item=item))]
         if respond:
-            commands += self._sequence(self.responses.request(ResponseRequest(), now))
+            commands += self._sequence(self.responses.request(ResponseRequest(after=after), now))
         return commands
 
     def send_client_event(self, event: client.ClientEvent, now: float) -> Commands:
@@ -129,7 +135,8 @@ class ModelSession:
         if not request.cancel_response_only and (scope is None or scope == self._playing):
             commands += self._cut(now)
         if not request.playback_only:
-            self._unwanted = scope is None and self.responses.state is ResponseState.REQUESTED
+            if scope is None:
+                self._unwanted = self.responses.state is ResponseState.REQUESTED
             self._silenced = scope or self.responses.active_id
             commands += self._sequence(self.responses.cancel(scope))
         return commands
@@ -137,6 +144,7 @@ class ModelSession:
     def closed(self) -> None:
         """The connection is gone."""
         self.responses.reset()
+        self._beside.clear()
         self._unwanted = False
         self._silenced = None
 
@@ -161,13 +169,15 @@ class ModelSession:
                 case CancelResponse(event_id, response_id):
                     commands.append(Send(cancel or client.ResponseCancel(event_id=event_id, response_id=response_id or UNSET)))
                 case GaveUp("response_timeout", _):
+                    self._unwanted = False
                     error: ModelFault = ResponseTimeoutError("the model did not answer a request for a response in time")
                     commands.append(Emit(RealtimeModelErrorEvent(error)))
                 case GaveUp("overflow", _):
                     error = ModelFault("too many requests for a response wait; ask for fewer")
                     commands.append(Emit(RealtimeModelErrorEvent(error)))
                 case GaveUp():
-                    pass  # The server's own error event says why.
+                    # The server's own error event says why. There is nothing to cancel: the next response is another one.
+                    self._unwanted = False
         return commands
 
     def _on_audio_delta(self, event: server.ResponseOutputAudioDelta, now: float) -> Commands:
@@ -223,10 +233,12 @@ class ModelSession:
         item = item_from_wire(event.item, None)
         if item is None:
             return []
+        beside = event.response_id in self._beside
         if not isinstance(item, RealtimeToolCallItem):
-            return [Emit(RealtimeModelItemUpdatedEvent(item))]
+            return [] if beside else [Emit(RealtimeModelItemUpdatedEvent(item))]
         if not isinstance(event, server.ResponseOutputItemDone) or item.status != "completed":
             return []  # A call that was interrupted while it was written is never carried out.
+        self.responses.withdraw(event.response_id)
         running = msgspec.structs.replace(item, status="in_progress")
         call = RealtimeModelToolCallEvent(
             name=item.name,
@@ -240,7 +252,9 @@ class ModelSession:
     def _on_response_created(self, event: server.ResponseCreated, now: float) -> Commands:
         del now
         if event.response.conversation_id is None:
-            return []  # Out of band: it runs beside the conversation and blocks nothing.
+            # Out of band: it runs beside the conversation and blocks nothing.
+            self._beside.add(event.response.id or "")
+            return []
         response_id = event.response.id or ""
         self.responses.created(response_id)
         commands: Commands = [Emit(RealtimeModelTurnStartedEvent(response_id=response_id))]
@@ -256,6 +270,7 @@ class ModelSession:
         if response.usage is not None:
             commands.append(Emit(_usage(response.usage)))
         if response.conversation_id is None:
+            self._beside.discard(response.id or "")
             return commands
         response_id = response.id or ""
         if response_id == self._silenced:
@@ -296,13 +311,13 @@ class ModelSession:
 
     def _on_text_delta(self, event: server.ResponseOutputTextDelta, now: float) -> Commands:
         del now
-        if event.response_id == self._silenced:
+        if event.response_id == self._silenced or event.response_id in self._beside:
             return []
         return [Emit(RealtimeModelOutputTextDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
 
     def _on_transcript_delta(self, event: server.ResponseOutputAudioTranscriptDelta, now: float) -> Commands:
         del now
-        if event.response_id == self._silenced:
+        if event.response_id == self._silenced or event.response_id in self._beside:
             return []
         return [Emit(RealtimeModelTranscriptDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
 

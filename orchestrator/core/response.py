@@ -25,11 +25,13 @@ MAX_WAITING = 64
 class ResponseRequest(msgspec.Struct, frozen=True):
     """A wish for a response. `body` is what the program put into `response.create`; None is the automatic kind.
 
-    Automatic requests that wait together are served by one response; those with a body are sent one each.
+    Automatic requests that wait together are served by one response; those with a body are sent one each. `after` is the
+    response whose tool calls it follows, None when somebody else asks.
     """
 
     body: Any = None
     event_id: str | None = None
+    after: str | None = None
 
 
 class CreateResponse(msgspec.Struct, frozen=True):
@@ -112,12 +114,21 @@ class ResponseSequencer:
 
     def request(self, request: ResponseRequest, now: float) -> list[ResponseCommand]:
         """Ask for a response as soon as none is under way."""
-        if request.body is None and any(entry.request.body is None for entry in self._waiting):
-            return []
+        if request.body is None:
+            for index, entry in enumerate(self._waiting):
+                if entry.request.body is None:
+                    if entry.request.after != request.after:
+                        # It now serves more than the tool calls of one response.
+                        self._waiting[index] = _Waiting(ResponseRequest(), entry.give_up_at)
+                    return []
         if len(self._waiting) >= MAX_WAITING:
             return [GaveUp("overflow", request)]
         self._waiting.append(_Waiting(request, now + self._wait_timeout))
         return self._next(now)
+
+    def withdraw(self, response_id: str) -> None:
+        """A response goes on calling tools: what its earlier calls alone asked for would come too early."""
+        self._waiting = deque(entry for entry in self._waiting if entry.request.after != response_id)
 
     def created(self, response_id: str) -> None:
         """Note that the model started a response of the default conversation."""

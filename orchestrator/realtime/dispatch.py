@@ -38,10 +38,20 @@ async def agent_settings(
     `overlay`, what the program set for this very connection. Raises what the agent's own functions raise, and UserError for
     two tools of one name.
     """
-    instructions, tools, handoffs = await asyncio.gather(
-        agent.get_system_prompt(context), agent.get_all_tools(context), _enabled_handoffs(agent.handoffs, agent, context)
-    )
-    settings = {**base, "instructions": instructions or "", "tools": tools, "handoffs": handoffs}
+    try:
+        async with asyncio.TaskGroup() as group:
+            instructions = group.create_task(agent.get_system_prompt(context))
+            tools = group.create_task(agent.get_all_tools(context))
+            handoffs = group.create_task(_enabled_handoffs(agent.handoffs, agent, context))
+    except BaseExceptionGroup as failed:
+        # The first failure has stopped the others; it is the program's own exception that the program wants to see.
+        raise failed.exceptions[0] from None
+    settings = {
+        **base,
+        "instructions": instructions.result() or "",
+        "tools": tools.result(),
+        "handoffs": handoffs.result(),
+    }
     if agent.prompt is not None:
         settings["prompt"] = agent.prompt
     settings |= overlay

@@ -41,7 +41,7 @@ class EventHub:
     @property
     def has_readers(self) -> bool:
         """Does anybody, or will anybody, read the events?"""
-        return bool(self._streams)
+        return any(stream.is_open for stream in self._streams)
 
     def open(self) -> None:
         """Begin to keep events for the first loop."""

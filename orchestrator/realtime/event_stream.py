@@ -35,6 +35,11 @@ class EventStream:
         self._waiter: asyncio.Future[None] | None = None
         self.dropped = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Does it still take events?"""
+        return self._open
+
     def put(self, event: RealtimeSessionEvent) -> None:
         """Add an event; one that comes after the end is void."""
         if not self._open:

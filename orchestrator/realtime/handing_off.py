@@ -19,25 +19,25 @@ from orchestrator.tool_runner import tool_output_text
 __all__ = ["hand_off"]
 
 
-async def hand_off(inside: Inside, hooks: HooksCaller, call: ToolCall) -> None:
+async def hand_off(inside: Inside, hooks: HooksCaller, call: ToolCall, handoff: Handoff) -> None:
     """Carry out the handoff that the model asked for; whatever fails leaves the old agent in place and answers the call."""
-    handoff = inside.table.handoffs[call.name]
     source = inside.agent
     try:
         target = await _target(inside, handoff, call)
         settings, table = await agent_settings(target, inside.context, inside.base_settings, {})
         removed = await _filtered_out(inside, handoff, call)
+        if inside.closed:
+            return
+        # Before the switch, since the model may refuse them. Nothing can come in between: from here on nothing is awaited.
+        inside.submit(RealtimeModelSendSessionUpdate(settings))
     except Exception as error:  # noqa: BLE001 - the program's callbacks may raise anything
         text = error.message if isinstance(error, OrchestratorError) else "The handoff failed."
         inside.perform(inside.core.tool_finished(call.call_id, text))
         inside.fault(error)
         return
-    if inside.closed:
-        return
     inside.take_over(table)
     inside.hub.emit(RealtimeHandoffEvent(source, target, inside.info))
     hooks.handed_off(source, target)
-    inside.submit(RealtimeModelSendSessionUpdate(settings))
     for item_id in removed:
         inside.submit(RealtimeModelSendRawMessage({"type": "conversation.item.delete", "item_id": item_id}))
     inside.perform(inside.core.tool_finished(call.call_id, tool_output_text({"assistant": target.name})))

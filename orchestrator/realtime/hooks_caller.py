@@ -49,12 +49,13 @@ class HooksCaller:
         self, run_name: str, agent_name: str, agent: Any, run_arguments: tuple[Any, ...], agent_arguments: tuple[Any, ...]
     ) -> None:
         if self._run_hooks is not None:
-            self._enqueue(getattr(self._run_hooks, run_name), run_arguments)
+            self._enqueue(getattr(self._run_hooks, run_name, None), run_arguments)
         if agent.hooks is not None:
-            self._enqueue(getattr(agent.hooks, agent_name), agent_arguments)
+            self._enqueue(getattr(agent.hooks, agent_name, None), agent_arguments)
 
-    def _enqueue(self, hook: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        if self._inside.closed:
+    def _enqueue(self, hook: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+        # Hooks that are no subclass of ours may lack some; this is called in the middle of the model's event.
+        if self._inside.closed or hook is None:
             return
         if self._queue is None:
             self._queue = asyncio.Queue(LIMIT)

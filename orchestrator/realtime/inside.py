@@ -33,8 +33,8 @@ class Inside:
     ) -> None:
         self.core = SessionCore(agent.name)
         self.agent = agent
-        # Every agent that has spoken, by name: a response is ended by the agent that began it.
-        self.agents = {agent.name: agent}
+        # The agent that began the latest response, which ends it too. Names do not tell agents apart.
+        self.speaker = agent
         self.table = DispatchTable(agent, (), ())
         self.context: RunContextWrapper[Any] = RunContextWrapper(context)
         self.info = RealtimeEventInfo(self.context)
@@ -55,6 +55,5 @@ class Inside:
     def take_over(self, table: DispatchTable) -> None:
         """Make the table's agent the active one."""
         self.agent = table.agent
-        self.agents[table.agent.name] = table.agent
         self.table = table
         self.core.agent = table.agent.name

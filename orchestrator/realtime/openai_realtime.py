@@ -165,6 +165,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         try:
             headers = await _headers(options)
             self._leg = await self._dial(url, self, headers=headers, options=self._leg_options())
+            self._refuse_closed()
             self.model = model_name
             self._update_session(settings)
             self._trace(settings)
@@ -194,7 +195,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
                 self._perform(session.send_item(user_message(user_input), now, respond=True))
             case RealtimeModelSendToolOutput(call, output, start_response):
                 item = types.FunctionCallOutputItem(call_id=call.call_id, output=output)
-                self._perform(session.send_item(item, now, respond=start_response))
+                self._perform(session.send_item(item, now, respond=start_response, after=call.response_id))
             case RealtimeModelSendInterrupt():
                 self._perform(session.interrupt(event, now))
             case RealtimeModelSendSessionUpdate(settings):
@@ -319,6 +320,10 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         """The model refused the agent's settings as a whole: go no further with the provider's own in their place."""
         fault = SettingsRefusedError(f"the model refused the session's settings: {error.message}")
         self._listeners.emit(RealtimeModelExceptionEvent(fault, "the settings were refused"))
+
+    def _refuse_closed(self) -> None:
+        if self._closing:
+            raise UserError("the model was closed while it was connecting")
 
     def _refuse_new_voice(self, voice: Any) -> None:
         """Refuse here what the API would refuse, with the rest of the update, as `cannot_update_voice`."""

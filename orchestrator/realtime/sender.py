@@ -13,6 +13,7 @@ from orchestrator.realtime.model import RealtimeModel
 __all__ = ["Sender"]
 
 LIMIT = 1024
+_CLOSED = "the session was closed before this was sent"
 
 Entry: TypeAlias = "tuple[RealtimeModelSendEvent, asyncio.Future[None] | None]"
 
@@ -42,9 +43,17 @@ class Sender:
 
         Cancelling it leaves the input on its way.
         """
+        self._refuse_closed()
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._queue.put((event, sent))
+        if self._stopping:
+            self._void()  # There was no place until it was closed.
         await sent
+
+    async def queue(self, event: RealtimeModelSendEvent) -> None:
+        """Queue an input, waiting for a place; a failure of the model is reported as a fault."""
+        self._refuse_closed()
+        await self._queue.put((event, None))
 
     async def aclose(self) -> None:
         """Stop sending; what is still queued is void, and whoever awaits it is told so. Idempotent."""
@@ -53,10 +62,17 @@ class Sender:
         if self._task is not asyncio.current_task():
             self._task.cancel()
             await asyncio.wait({self._task})
+        self._void()
+
+    def _refuse_closed(self) -> None:
+        if self._stopping:
+            raise UserError(_CLOSED)
+
+    def _void(self) -> None:
         while not self._queue.empty():
             _, sent = self._queue.get_nowait()
             if sent is not None and not sent.done():
-                sent.set_exception(UserError("the session was closed before this was sent"))
+                sent.set_exception(UserError(_CLOSED))
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -64,10 +80,13 @@ class Sender:
             try:
                 await self._model.send_event(event)
             except asyncio.CancelledError:
+                if self._stopping:
+                    # Who waits for it was not cancelled itself, so it must not look as if.
+                    if sent is not None and not sent.done():
+                        sent.set_exception(UserError(_CLOSED))
+                    raise
                 if sent is not None and not sent.done():
                     sent.cancel()
-                if self._stopping:
-                    raise
                 # The model's own affair: it cancelled something inside itself.
                 self._on_fault(UserError("the model cancelled an input"))
             except Exception as error:  # noqa: BLE001 - the model may be the program's own code

@@ -96,6 +96,8 @@ class RealtimeSession(RealtimeModelListener):
         observer: SessionObserver | None = None,
     ) -> None:
         self._model = model
+        # Found out once: the check looks at every method, and caller audio comes fifty times a second.
+        self._direct = model if isinstance(model, DirectModel) else None
         self._model_config: RealtimeModelConfig = model_config or {}
         self._seed = tuple(history)
         self._hub = EventHub(observer)
@@ -156,7 +158,7 @@ class RealtimeSession(RealtimeModelListener):
         if inside.run_config.get("tracing_disabled"):
             settings["tracing"] = None
         inside.table = table
-        if not isinstance(self._model, DirectModel):
+        if self._direct is None:
             self._sender = Sender(self._model, inside.fault)
         self._hub.open()
         self._model.add_listener(self)
@@ -168,10 +170,24 @@ class RealtimeSession(RealtimeModelListener):
             if self._sender is not None:
                 await self._sender.aclose()
             raise
-        for message in seed_messages(self._seed):
-            self._submit(message)
+        try:
+            await self._seed_model()
+        except BaseException:
+            await self.close()
+            raise
         self._hub.emit(RealtimeHistoryUpdated(self.history, inside.info))
         return self
+
+    async def _seed_model(self) -> None:
+        for message in seed_messages(self._seed):
+            if self._sender is None:
+                self._submit(message)
+            else:
+                await self._sender.queue(message)
+        if self._inside.closed:
+            # A model that cannot stop in the middle of connecting is connected now.
+            await self._model.close()
+            raise UserError("the session was closed while it was entered")
 
     async def close(self) -> None:
         """End the conversation: running tools are cancelled, the connection is closed, iterators end.
@@ -221,8 +237,15 @@ class RealtimeSession(RealtimeModelListener):
         """
         inside = self._inside
         settings, table = await agent_settings(agent, inside.context, inside.base_settings, {})
+        previous = inside.table
+        # Before the settings are on their way: the model may answer with a call of a tool that only the new agent has.
         inside.take_over(table)
-        await self._send(RealtimeModelSendSessionUpdate(settings))
+        try:
+            await self._send(RealtimeModelSendSessionUpdate(settings))
+        except Exception:
+            if inside.table is table:
+                inside.take_over(previous)
+            raise
 
     async def approve_tool_call(self, call_id: str, *, always: bool = False) -> None:
         """Let a tool call that waits run; `always` does so for all further calls of this tool by this agent.
@@ -269,12 +292,13 @@ class RealtimeSession(RealtimeModelListener):
                     emit(RealtimeHistoryAdded(item, inside.info))
                 case HistoryChanged():
                     emit(RealtimeHistoryUpdated(self.history, inside.info))
-                case TurnBegan(agent):
-                    emit(RealtimeAgentStartEvent(inside.agents[agent], inside.info))
-                    self._hooks.agent_started(inside.agents[agent])
-                case TurnEnded(agent, _):
-                    emit(RealtimeAgentEndEvent(inside.agents[agent], inside.info))
-                    self._hooks.agent_ended(inside.agents[agent], self.history[-1] if self.history else None)
+                case TurnBegan():
+                    inside.speaker = inside.agent
+                    emit(RealtimeAgentStartEvent(inside.speaker, inside.info))
+                    self._hooks.agent_started(inside.speaker)
+                case TurnEnded():
+                    emit(RealtimeAgentEndEvent(inside.speaker, inside.info))
+                    self._hooks.agent_ended(inside.speaker, self.history[-1] if self.history else None)
                 case AudioCut(item_id, content_index, cut):
                     emit(RealtimeAudioInterrupted(inside.info, item_id, content_index, cut))
                 case AudioEnded(item_id, content_index):
@@ -312,5 +336,5 @@ class RealtimeSession(RealtimeModelListener):
         """Send from a place that must not wait."""
         if self._sender is not None:
             self._sender.put(event)
-        elif isinstance(self._model, DirectModel) and not self._ended:
-            self._model.send_nowait(event)
+        elif self._direct is not None and not self._ended:
+            self._direct.send_nowait(event)

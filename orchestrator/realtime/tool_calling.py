@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,14 @@ class _Result:
     seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class _Decision:
+    """For all further calls: approved (None) or rejected with a message."""
+
+    agent: RealtimeAgent[Any]
+    rejection: str | None
+
+
 class ToolCalling:
     """Runs the calls of one session, each in a task of its own, or one after the other with `async_tool_calls=False`.
 
@@ -67,15 +75,17 @@ class ToolCalling:
         self._runner = runner
         self._timeout = timeout
         self._waiting: dict[str, _Work] = {}
-        # What a person decided for all further calls of a tool of an agent: approved (None) or rejected with a message.
-        self._decided: dict[tuple[int, str], str | None] = {}
+        # What a person decided for all further calls of a tool of an agent, which is kept so that no other can get its id.
+        self._decided: dict[tuple[int, str], _Decision] = {}
         self._one_at_a_time = asyncio.Lock() if inside.run_config.get("async_tool_calls") is False else None
 
     def start(self, call: ToolCall) -> None:
         """Deal with a call of the model."""
         inside = self._inside
-        if call.name in inside.table.handoffs:
-            inside.tasks.spawn(hand_off(inside, self._hooks, call), f"handoff {call.name}")
+        handoff = inside.table.handoffs.get(call.name)
+        if handoff is not None:
+            # Taken from the table now: when the task begins, another agent may have taken over.
+            inside.tasks.spawn(hand_off(inside, self._hooks, call, handoff), f"handoff {call.name}")
             return
         tool = inside.table.tools.get(call.name)
         if tool is None:
@@ -84,7 +94,7 @@ class ToolCalling:
             return
         agent = inside.agent
         context = ToolContext(inside.context.context, inside.context.usage, call.name, call.call_id, call.arguments, agent)
-        inside.tasks.spawn(self._deal_with(_Work(call, tool, agent, context)), f"tool {call.name} {call.call_id}")
+        inside.tasks.spawn(self._deal_with(_Work(call, tool, agent, context), self._decide), f"tool {call.name} {call.call_id}")
 
     def answer(self, answer: Answer) -> None:
         """Give the model an output."""
@@ -96,34 +106,42 @@ class ToolCalling:
 
     def approve(self, call_id: str, *, always: bool) -> None:
         """Let a call that waits run; nothing happens when it does not wait."""
-        work = self._waiting.pop(call_id, None)
+        work = self._take_waiting(call_id)
         if work is None:
             return
         if always:
-            self._decided[id(work.agent), work.tool.name] = None
-        self._inside.tasks.spawn(self._answered(work, self._run(work)), f"tool {work.call.name} {call_id}")
+            self._decided[id(work.agent), work.tool.name] = _Decision(work.agent, None)
+        self._inside.tasks.spawn(self._deal_with(work, self._run), f"tool {work.call.name} {call_id}")
 
     async def reject(self, call_id: str, *, always: bool, message: str | None) -> None:
         """Answer a call that waits without running it; nothing happens when it does not wait."""
-        work = self._waiting.pop(call_id, None)
+        work = self._take_waiting(call_id)
         if work is None:
             return
-        text = await self._rejection(work, message)
+        try:
+            text = await self._rejection(work, message)
+        except asyncio.CancelledError:
+            # Nobody has answered the call, so somebody must still be able to.
+            self._waiting[call_id] = work
+            raise
         if always:
-            self._decided[id(work.agent), work.tool.name] = text
+            self._decided[id(work.agent), work.tool.name] = _Decision(work.agent, text)
         self._finish(work, _Result(ok=False, value=text, text=text, error_code="rejected"))
 
-    async def _deal_with(self, work: _Work) -> None:
+    def _take_waiting(self, call_id: str) -> _Work | None:
+        return None if self._inside.closed else self._waiting.pop(call_id, None)
+
+    async def _deal_with(self, work: _Work, step: Callable[[_Work], Awaitable[None]]) -> None:
         if self._one_at_a_time is None:
-            await self._answered(work, self._decide(work))
+            await self._answered(work, step)
         else:
             async with self._one_at_a_time:
-                await self._answered(work, self._decide(work))
+                await self._answered(work, step)
 
-    async def _answered(self, work: _Work, dealing: Coroutine[Any, Any, None]) -> None:
+    async def _answered(self, work: _Work, step: Callable[[_Work], Awaitable[None]]) -> None:
         """See to it that the call is answered, whatever the program's guardrails do."""
         try:
-            await dealing
+            await step(work)
         except Exception as error:  # noqa: BLE001 - the program's own code
             self._inside.fault(error)
             text = "The tool could not run."
@@ -131,10 +149,14 @@ class ToolCalling:
 
     async def _decide(self, work: _Work) -> None:
         """Run the call, or ask a person first."""
-        decided = self._decided.get((id(work.agent), work.tool.name), "")
-        if decided:
-            self._finish(work, _Result(ok=False, value=decided, text=decided, error_code="rejected"))
-        elif decided is None or not await self._needs_approval(work):
+        key = (id(work.agent), work.tool.name)
+        needed = key not in self._decided and await self._needs_approval(work)
+        # A person may have decided while the program was asked whether one must.
+        decided = self._decided.get(key)
+        if decided is not None and decided.rejection is not None:
+            text = decided.rejection
+            self._finish(work, _Result(ok=False, value=text, text=text, error_code="rejected"))
+        elif decided is not None or not needed:
             await self._run(work)
         elif not await self._stopped_before_approval(work):
             self._inside.core.tool_calls.ask(work.call)
@@ -176,8 +198,7 @@ class ToolCalling:
             inside.hub.emit(RealtimeToolStart(work.agent, work.tool, work.call.arguments, inside.info, work.call.call_id))
             self._hooks.tool_started(work.agent, work.tool)
             result = await self._check_output(work, await self._execute(work))
-        if not self._inside.closed:
-            self._finish(work, result)
+        self._finish(work, result)
 
     async def _execute(self, work: _Work) -> _Result:
         started = time.monotonic()
@@ -271,6 +292,8 @@ class ToolCalling:
 
     def _finish(self, work: _Work, result: _Result) -> None:
         inside, call = self._inside, work.call
+        if inside.closed:
+            return
         inside.perform(inside.core.tool_finished(call.call_id, result.text))
         end = RealtimeToolEnd(work.agent, work.tool, call.arguments, result.value, inside.info, call.call_id)
         end.ok, end.error_code, end.pid, end.seconds = result.ok, result.error_code, result.pid, result.seconds

@@ -1,5 +1,6 @@
 """The history: in order, complete, and cut at what was heard."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +155,10 @@ def test_positions_from_outside_cost_nothing_and_invent_nothing() -> None:
         assert conversation.spoken("item_a", index, "word") is Change.NONE
         conversation.audio("item_a", index, 20.0)
     assert conversation.items == [AssistantMessageItem(item_id="item_a")]
+
+
+def test_a_report_that_only_leaves_the_place_out_changes_nothing() -> None:
+    conversation = Conversation()
+    item = UserMessageItem(item_id="u2", previous_item_id="u1", content=(InputText(text="hello"),))
+    assert conversation.message(item) is Change.ADDED
+    assert conversation.message(msgspec.structs.replace(item, previous_item_id=None)) is Change.NONE

@@ -6,6 +6,7 @@ two responses active, every tool call is answered exactly once, and a replay of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -36,6 +37,13 @@ ACTIONS = [
     "interrupt",
     "deliver",
     "wait",
+    "cancel",
+    "beside",
+    "delete",
+    "refuse",
+    "ask_person",
+    "approve",
+    "reject",
 ]
 
 
@@ -49,6 +57,9 @@ class Server:
         self.open_item: str | None = None
         self.outputs: list[str] = []
         self.calls: list[str] = []
+        self.items: list[str] = []
+        # Is the next request for a response refused?
+        self.refusing = False
 
     def send(self, kind: str, **fields: Any) -> None:
         self.outbox.append(msgspec.json.encode({"type": kind, "event_id": f"event_{len(self.outbox)}", **fields}))
@@ -56,11 +67,15 @@ class Server:
     def take(self, event: Any) -> None:
         match event:
             case client.ResponseCreate(event_id=event_id):
-                if self.active is None:
+                if self.refusing:
+                    self.refusing = False
+                    error = {"type": "invalid_request_error", "code": "invalid_value", "message": "", "param": None}
+                    self.send("error", error=error | {"event_id": event_id or None})
+                elif self.active is None:
                     self.begin()
                 else:
                     error = {"type": "invalid_request_error", "code": ALREADY_ACTIVE, "message": "", "param": None}
-                    self.send("error", error=error | {"event_id": event_id})
+                    self.send("error", error=error | {"event_id": event_id or None})
             case client.ResponseCancel(event_id=event_id):
                 if self.active is not None:
                     self.end("cancelled")
@@ -71,11 +86,12 @@ class Server:
                         "message": "",
                         "param": None,
                     }
-                    self.send("error", error=error | {"event_id": event_id})
+                    self.send("error", error=error | {"event_id": event_id or None})
             case client.ConversationItemCreate(item=types.FunctionCallOutputItem(call_id=call_id)):
                 self.outputs.append(call_id)
             case client.ConversationItemCreate(item=item):
                 self.count += 1
+                self.items.append(f"u{self.count}")
                 self.send(
                     "conversation.item.added", previous_item_id=None, item=msgspec.to_builtins(item) | {"id": f"u{self.count}"}
                 )
@@ -95,8 +111,26 @@ class Server:
     def item(self) -> None:
         self.count += 1
         self.open_item = f"a{self.count}"
+        self.items.append(self.open_item)
         item = {"id": self.open_item, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
         self.send("response.output_item.added", response_id=self.active, output_index=0, item=item)
+
+    def beside(self) -> None:
+        """Make a whole response out of band."""
+        self.count += 1
+        response: dict[str, Any] = {
+            "object": "realtime.response",
+            "id": f"beside_{self.count}",
+            "output": [],
+            "conversation_id": None,
+        }
+        item = {"id": f"b{self.count}", "type": "message", "role": "assistant", "status": "completed", "content": []}
+        place = {"response_id": response["id"], "output_index": 0}
+        self.send("response.created", response=response | {"status": "in_progress"})
+        self.send("response.output_item.added", item=item, **place)
+        self.send("response.output_text.delta", delta="word", item_id=item["id"], content_index=0, **place)
+        self.send("response.output_item.done", item=item, **place)
+        self.send("response.done", response=response | {"status": "completed"})
 
     def call(self) -> None:
         self.count += 1
@@ -114,6 +148,9 @@ class World:
         self.core = SessionCore("agent")
         self.server = Server()
         self.running: list[str] = []
+        # Calls that wait for a person, and whether the next one does.
+        self.waiting: list[str] = []
+        self.asking = False
         self.journal: list[tuple[str, Any, float]] = []
 
     def on_model(self, commands: list[ModelCommand]) -> None:
@@ -132,15 +169,30 @@ class World:
 
     def on_session(self, commands: list[SessionCommand]) -> None:
         for command in commands:
-            if isinstance(command, StartTool):
+            if isinstance(command, StartTool) and self.asking:
+                self.asking = False
+                self.core.tool_calls.ask(command.call)
+                self.waiting.append(command.call.call_id)
+            elif isinstance(command, StartTool):
                 self.core.tool_started(command.call.call_id)
                 self.running.append(command.call.call_id)
             elif isinstance(command, AnswerTool):
-                item = types.FunctionCallOutputItem(call_id=command.answer.call.call_id, output="x")
-                self.on_model(self.model.send_item(item, self.now, respond=command.answer.start_response))
+                call = command.answer.call
+                item = types.FunctionCallOutputItem(call_id=call.call_id, output="x")
+                respond = command.answer.start_response
+                self.on_model(self.model.send_item(item, self.now, respond=respond, after=call.response_id))
+
+    def decide(self, *, approved: bool) -> None:
+        if self.waiting and approved:
+            self.core.tool_started(self.waiting[0])
+            self.running.append(self.waiting.pop(0))
+        elif self.waiting:
+            self.answer(self.waiting.pop(0))
 
     def finish_tool(self) -> None:
-        call_id = self.running.pop(0)
+        self.answer(self.running.pop(0))
+
+    def answer(self, call_id: str) -> None:
         self.journal.append(("tool", call_id, self.now))
         self.on_session(self.core.tool_finished(call_id, "x"))
 
@@ -171,6 +223,8 @@ class World:
             self.deliver()
         elif action == "wait":
             self.now += 0.3
+        elif action in PLAIN_ACTIONS:
+            PLAIN_ACTIONS[action](self)
         elif server.active is not None:
             if action == "item":
                 server.item()
@@ -184,6 +238,22 @@ class World:
                 server.send("response.output_audio.delta", delta="AAAA" * 1600, **place)
 
 
+def delete(world: World) -> None:
+    if world.server.items:
+        world.server.send("conversation.item.deleted", item_id=world.server.items.pop())
+
+
+PLAIN_ACTIONS: dict[str, Callable[[World], Any]] = {
+    "cancel": lambda world: world.on_model(world.model.send_client_event(client.ResponseCancel(), world.now)),
+    "beside": lambda world: world.server.beside(),
+    "delete": delete,
+    "refuse": lambda world: setattr(world.server, "refusing", True),
+    "ask_person": lambda world: setattr(world, "asking", True),
+    "approve": lambda world: world.decide(approved=True),
+    "reject": lambda world: world.decide(approved=False),
+}
+
+
 @given(st.lists(st.sampled_from(ACTIONS), max_size=120))
 def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(actions: list[str]) -> None:
     world = World()
@@ -195,6 +265,8 @@ def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(
             world.deliver()
         elif world.running:
             world.finish_tool()
+        elif world.waiting:
+            world.decide(approved=True)
         elif world.server.active is not None:
             world.server.end()
         else:
@@ -204,6 +276,8 @@ def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(
     assert world.core.tool_calls.open == []
     assert world.model.responses.waiting == 0
     assert world.core.active_response is None
+    # What was said out of band is no part of the conversation.
+    assert not any(item.item_id.startswith("b") for item in world.core.conversation.items)
     replayed = SessionCore("agent")
     for kind, what, now in world.journal:
         if kind == "tool":

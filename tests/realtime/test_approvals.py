@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -247,3 +249,88 @@ async def test_a_timeout_can_have_words_of_its_own(make_session: MakeSession, en
         endpoint.call_tools(("call_1", "slow", "{}"))
         await asyncio.sleep(1.5)
         assert outputs(endpoint) == [("call_1", "Sorry. ToolTimeoutError")]
+
+
+async def test_a_decision_for_always_does_not_pass_to_another_agent_at_the_same_address(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    async with make_session(agent_with(refund)) as session:
+        reader = Reader(session)
+        first = RealtimeAgent[Any](name="Desk", tools=[refund])
+        kept = weakref.ref(first)
+        await session.update_agent(first)
+        endpoint.call_tools(("call_1", "refund", '{"order":"1"}'))
+        await endpoint.settle()
+        await session.approve_tool_call("call_1", always=True)
+        await endpoint.settle()
+        del first
+        reader.events.clear()
+        await session.update_agent(agent_with(refund))
+        await endpoint.settle()
+        gc.collect()
+        assert kept() is not None, "without the agent its address may go to another, and the decision with it"
+
+
+async def test_always_holds_for_an_empty_message_too(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    async with make_session(agent_with(refund)) as session:
+        reader = Reader(session)
+        endpoint.call_tools(("call_1", "refund", '{"order":"1"}'))
+        await endpoint.settle()
+        await session.reject_tool_call("call_1", always=True, rejection_message="")
+        endpoint.call_tools(("call_2", "refund", '{"order":"2"}'), response_id="resp_2")
+        await endpoint.settle()
+        assert outputs(endpoint) == [("call_1", ""), ("call_2", "")]
+        assert len(reader.of("tool_approval_required")) == 1
+
+
+async def test_a_decision_after_the_end_changes_nothing(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    seen: list[str] = []
+
+    class Observer:
+        def on_session_event(self, event: Any) -> None:
+            seen.append(event.type)
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments, **options: None
+
+    session = make_session(agent_with(refund), observer=Observer())
+    async with session:
+        endpoint.call_tools(("call_1", "refund", '{"order":"1"}'), ("call_2", "refund", '{"order":"2"}'))
+        await endpoint.settle()
+    seen.clear()
+    await session.approve_tool_call("call_1")
+    await session.reject_tool_call("call_2")
+    await endpoint.settle()
+    assert (seen, RAN) == ([], [])
+
+
+async def test_a_rejection_that_is_cancelled_can_be_made_again(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    async def formatter(arguments: Any) -> str:
+        await asyncio.sleep(5)
+        return "no"
+
+    async with make_session(agent_with(refund), run_config={"tool_error_formatter": formatter}) as session:
+        endpoint.call_tools(("call_1", "refund", '{"order":"1"}'))
+        await endpoint.settle()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.reject_tool_call("call_1"), 1)
+        await session.reject_tool_call("call_1", rejection_message="no")
+        await endpoint.settle()
+        assert outputs(endpoint) == [("call_1", "no")]
+
+
+async def test_a_quick_answer_does_not_ask_for_a_response_before_a_later_call_of_the_same_response_is_answered(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    @function_tool
+    async def slow() -> str:
+        await asyncio.sleep(5)
+        return "slow"
+
+    async with make_session(agent_with(slow)):
+        endpoint.call_tools(("call_1", "nowhere", "{}"), ("call_2", "slow", "{}"))
+        await endpoint.settle()
+        assert "response.create" not in endpoint.types()
+        await asyncio.sleep(6)
+        assert endpoint.types()[-2:] == ["conversation.item.create", "response.create"]
+        assert endpoint.types().count("response.create") == 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from orchestrator.errors import LegConnectError, UserError
+from orchestrator.errors import LegConnectError, OrchestratorError, UserError
 from orchestrator.realtime import OpenAIRealtimeWebSocketModel, RealtimeAgent, RealtimeRunner, RealtimeSession
+from orchestrator.realtime.items import InputText, UserMessageItem
 from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
 from orchestrator.transports.base import LegOptions
 
+MakeSession = Callable[..., RealtimeSession]
 AGENT: RealtimeAgent[Any] = RealtimeAgent(name="Desk")
 
 
@@ -104,3 +107,30 @@ async def test_a_session_that_cannot_connect_can_be_closed(make_session: Callabl
     with pytest.raises(UserError, match="Cannot specify both"):
         await session.enter()
     await session.close()
+
+
+async def test_a_history_that_cannot_be_sent_leaves_no_connection(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    bad: Any = UserMessageItem(item_id="u1", content=(InputText(text=5),))  # type: ignore[arg-type]
+    session = make_session(history=[bad])
+    with pytest.raises(OrchestratorError):
+        await session.enter()
+    await endpoint.settle()
+    assert endpoint.closed is not None
+
+
+async def test_closing_while_the_connection_is_being_opened_leaves_none(endpoint: ScriptedEndpoint) -> None:
+    async def slow_dial(*arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(1)
+        return await endpoint.dial(*arguments, **options)
+
+    model = OpenAIRealtimeWebSocketModel(dial=slow_dial)
+    session = RealtimeSession(model, RealtimeAgent(name="A"), model_config={"headers": {}})
+    entering = asyncio.create_task(session.enter())
+    await asyncio.sleep(0.5)
+    await session.close()
+    with pytest.raises(UserError, match="closed"):
+        await entering
+    await endpoint.settle()
+    assert endpoint.closed is not None

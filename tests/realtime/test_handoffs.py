@@ -13,9 +13,11 @@ from orchestrator import RunContextWrapper, function_tool
 from orchestrator.errors import UserError
 from orchestrator.handoffs import HandoffInputData
 from orchestrator.realtime import RealtimeAgent, RealtimeSession
+from orchestrator.realtime.dispatch import DispatchTable
 from orchestrator.realtime.handoffs import realtime_handoff
 from orchestrator.realtime.hooks import RealtimeAgentHooks, RealtimeRunHooks
 from orchestrator.realtime.items import InputText, RealtimeToolCallItem, UserMessageItem
+from orchestrator.realtime.model_events import RealtimeModelToolCallEvent
 from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
 from tests.realtime.reading import Reader
 
@@ -229,3 +231,90 @@ async def test_a_hook_that_raises_is_reported_and_nothing_else(make_session: Mak
         await endpoint.settle()
         assert [str(event.error) for event in reader.of("error")] == ["hook"]
         assert "agent_end" in reader.types()
+
+
+async def test_a_handoff_is_the_one_that_was_offered_when_the_call_came(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    desk, billing = team()
+    async with make_session(desk) as session:
+        call = RealtimeModelToolCallEvent("transfer_to_billing_support", "call_1", "{}", id="item_1", response_id="resp_1")
+        session.receive_nowait(call)
+        # Another agent takes over before the handoff's task has begun.
+        session._inside.take_over(DispatchTable(RealtimeAgent(name="Other"), (), ()))
+        await endpoint.settle()
+        assert session.current_agent is billing
+        assert endpoint.last("conversation.item.create")["item"]["call_id"] == "call_1"
+
+
+async def change_the_voice(session: RealtimeSession, endpoint: ScriptedEndpoint) -> None:
+    """Let the agent speak with another voice than that of the settings: new settings are then refused on our side."""
+    endpoint.send("session.updated", session=endpoint._session() | {"audio": {"output": {"voice": "sage"}}})
+    endpoint.start_response("resp_0")
+    endpoint.speak("Hello", 100, response_id="resp_0")
+    endpoint.end_response("resp_0")
+    await endpoint.settle()
+
+
+async def test_a_handoff_whose_settings_cannot_be_sent_leaves_the_old_agent_and_answers(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    desk, _ = team()
+    async with make_session(desk) as session:
+        reader = Reader(session)
+        await endpoint.settle()
+        await change_the_voice(session, endpoint)
+        endpoint.call_tools(("call_1", "transfer_to_billing_support", "{}"))
+        await endpoint.settle()
+        assert session.current_agent is desk
+        assert reader.of("handoff") == []
+        assert "the voice cannot change" in endpoint.last("conversation.item.create")["item"]["output"]
+
+
+async def test_an_agent_whose_settings_cannot_be_sent_does_not_take_over(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    desk, billing = team()
+    async with make_session(desk) as session:
+        await endpoint.settle()
+        await change_the_voice(session, endpoint)
+        with pytest.raises(UserError, match="voice"):
+            await session.update_agent(billing)
+        assert session.current_agent is desk
+
+
+async def test_a_response_is_ended_by_the_agent_that_began_it_also_when_its_successor_has_the_same_name(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    desk, _ = team()
+    async with make_session(desk) as session:
+        reader = Reader(session)
+        endpoint.start_response()
+        await endpoint.settle()
+        await session.update_agent(desk.clone(instructions="New."))
+        endpoint.end_response()
+        await endpoint.settle()
+        assert reader.of("agent_end")[0].agent is desk
+
+
+async def test_a_failure_of_the_instructions_leaves_no_task_behind(make_session: MakeSession) -> None:
+    stopped = asyncio.Event()
+
+    async def fail(context: Any, agent: Any) -> str:
+        raise ValueError("no instructions")
+
+    async def enabled(context: Any, agent: Any) -> bool:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            stopped.set()
+        return True
+
+    tool = function_tool(is_enabled=enabled)(lambda_tool)
+    with pytest.raises(ValueError, match="no instructions"):
+        await make_session(RealtimeAgent(name="A", instructions=fail, tools=[tool])).enter()
+    assert stopped.is_set()
+
+
+async def lambda_tool() -> str:
+    return ""

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.core.inputs import RealtimeModelSendEvent
 from orchestrator.errors import UserError
+from orchestrator.guardrail import GuardrailFunctionOutput, input_guardrail
 from orchestrator.realtime import RealtimeAgent, RealtimeModel, RealtimeModelConfig, RealtimeSession
 from orchestrator.realtime.items import InputText, UserMessageItem
 from orchestrator.realtime.sender import LIMIT, Sender
@@ -79,7 +80,7 @@ async def test_who_waits_when_the_session_closes_is_told() -> None:
     await asyncio.sleep(0.5)
     await session.close()
     first, second = await asyncio.gather(*sending, return_exceptions=True)
-    assert isinstance(first, asyncio.CancelledError)
+    assert isinstance(first, UserError)
     assert isinstance(second, UserError)
     assert (model.closes, len(asyncio.all_tasks())) == (1, 1)
 
@@ -104,3 +105,53 @@ async def test_a_full_queue_is_reported_where_nobody_waits() -> None:
         sender.put(object())  # type: ignore[arg-type]
     assert [type(fault) for fault in faults] == [UserError]
     await sender.aclose()
+
+
+async def test_who_waits_for_a_place_in_the_queue_is_told_too() -> None:
+    model = SlowModel()
+    session = await session_on(model).enter()
+    sends = [asyncio.create_task(session.interrupt()) for _ in range(LIMIT + 3)]
+    await asyncio.sleep(0.1)
+    await session.close()
+    done, pending = await asyncio.wait(sends, timeout=5)
+    assert not pending
+    assert all(isinstance(send.exception(), UserError) for send in done)
+
+
+async def test_a_long_history_is_sent_in_full() -> None:
+    model = SlowModel()
+    history = [UserMessageItem(item_id=f"u{index}", content=(InputText(text="x"),)) for index in range(LIMIT + 5)]
+    async with session_on(model, history=history) as session:
+        await session.send_message("now")
+        assert len(model.taken) == LIMIT + 6
+
+
+async def test_what_is_said_while_the_session_closes_starts_no_check() -> None:
+    model = SlowModel()
+    checked: list[str] = []
+
+    @input_guardrail
+    async def check(context: Any, agent: Any, text: str) -> GuardrailFunctionOutput:
+        checked.append(text)
+        return GuardrailFunctionOutput(None, tripwire_triggered=True)
+
+    session = RealtimeSession(model, RealtimeAgent(name="A", input_guardrails=[check]))
+    await session.enter()
+    session._inside.closed = True
+    await session._inside.tasks.aclose(1)
+    session._guarding.check_input("late")
+    await asyncio.sleep(1)
+    assert checked == []
+    await session.close()
+
+
+async def test_closing_while_a_long_history_is_sent_ends_the_entering() -> None:
+    model = SlowModel()
+    history = [UserMessageItem(item_id=f"u{index}", content=(InputText(text="x"),)) for index in range(3 * LIMIT)]
+    session = session_on(model, history=history)
+    entering = asyncio.create_task(session.enter())
+    await asyncio.sleep(5.5)
+    await session.close()
+    with pytest.raises(UserError, match="closed"):
+        await asyncio.wait_for(entering, 5)
+    assert len(asyncio.all_tasks()) == 1
