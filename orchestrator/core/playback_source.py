@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from orchestrator.core.playback import Cut
 
-__all__ = ["PlaybackSource", "PlaybackState", "TrackedPlayback", "Tracker", "UntrackedPlayback"]
+__all__ = ["PlaybackSource", "TrackedPlayback", "Tracker", "UntrackedPlayback"]
 
 MAX_PARTS = 64
 
@@ -20,12 +20,6 @@ class PlaybackSource(Protocol):
 
     def interrupt(self, now: float) -> list[Cut]:
         """Stop playback and say what was cut where; empty when nothing was playing."""
-
-
-class PlaybackState(Protocol):
-    """The state that a tracker of the guide reports, as a mapping."""
-
-    def __getitem__(self, key: str, /) -> Any: ...
 
 
 class Tracker(Protocol):

@@ -59,11 +59,6 @@ class ToolCalls:
         """The calls that are not answered yet."""
         return [call for call in self._calls.values() if call.state not in _CLOSED]
 
-    @property
-    def awaiting_approval(self) -> list[ToolCall]:
-        """The calls that wait for a person."""
-        return [call for call in self._calls.values() if call.state is ToolCallState.AWAITING_APPROVAL]
-
     def get(self, call_id: str) -> ToolCall | None:
         """Return a call that is known, or None."""
         return self._calls.get(call_id)

@@ -6,6 +6,7 @@ marks, since the service's playback cursor lives on them.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import base64
 import random
@@ -48,7 +49,7 @@ class Downlink:
             self.latency.add((time.monotonic_ns() - tag.sent_ns) // 1000)
 
 
-class Caller(LegListener):
+class Caller(LegListener, abc.ABC):
     """One simulated caller: the clock, the leg and the counters that both kinds share.
 
     `fault` says what went wrong first, or is None. `late_frames` counts frames that left a whole frame too late.
@@ -124,14 +125,14 @@ class Caller(LegListener):
         self._send_frame(Tag(self._number, self.frames_sent, time.monotonic_ns()), now)
         self._timer = loop.call_at(due + FRAME_SECONDS, self._tick)
 
-    async def _open(self) -> Leg:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def _open(self) -> Leg: ...
 
-    def _send_frame(self, tag: Tag, now: float) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _send_frame(self, tag: Tag, now: float) -> None: ...
 
-    def _take(self, data: bytes) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _take(self, data: bytes) -> None: ...
 
     def _say_goodbye(self, leg: Leg) -> None:
         del leg

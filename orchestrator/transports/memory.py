@@ -127,8 +127,8 @@ class MemoryLine(asyncio.Transport):
         return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """A line has the leg that it was made for."""
-        raise NotImplementedError
+        """Not for a line, which has the leg that it was made for."""
+        raise AssertionError("a line in memory keeps its leg: nothing upgrades to TLS here")
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the leg."""

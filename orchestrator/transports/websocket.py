@@ -12,6 +12,7 @@ Rules for editors of this file:
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 import socket
@@ -60,7 +61,7 @@ _CUT_WAIT: Final = Cut.WAIT
 _PONG: Final = Opcode.PONG
 
 
-class WebSocketLeg(asyncio.BufferedProtocol):
+class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
     """One end of a WebSocket connection; implements `Leg`. Made by `connect`, `accept`, `resume` and `serve`.
 
     `opened` is done when the upgrade is; if it fails, it carries the error, after the connection is gone.
@@ -265,17 +266,17 @@ class WebSocketLeg(asyncio.BufferedProtocol):
 
     # The upgrade: what the two sides do differently.
 
+    @abc.abstractmethod
     def _start_upgrade(self) -> None:
         """Begin the upgrade; the transport is connected."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _receive_upgrade(self) -> bool:
         """Take upgrade bytes from the buffer; return whether it makes sense to look at the rest at once."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _upgrade_eof(self) -> None:
         """Hear that the peer's stream ended before the upgrade was done."""
-        raise NotImplementedError
 
     def _fail_upgrade(self, failure: OrchestratorError) -> None:
         """Give up the upgrade. What was written is still sent; `opened` gets the error when the connection is gone."""
