@@ -33,8 +33,8 @@ from orchestrator.cluster.link_messages import (
     encode,
 )
 from orchestrator.errors import EndReason, SettingsError, WireError
-from orchestrator.gateway.acceptor import Acceptor
 from orchestrator.gateway.links import GatewayLinkListener
+from orchestrator.http_server.acceptor import Acceptor
 from orchestrator.telemetry.logs import get_logger
 
 __all__ = ["ActorLinkListener", "Link", "NodeLinkClient", "NodeLinkServer"]

@@ -37,9 +37,10 @@ ROOMS = {
         *("function_schema", "tool", "tool_context", "tool_runner", "tool_guardrails", "handoffs"),
     },
     "channels": {"errors", "settings", "stream_token", "telemetry", "transports", "wire", "core", "realtime", "tool_runner"},
+    "http_server": {"errors", "telemetry"},
     "cluster": {"errors", "settings", "telemetry", "tool", "tool_runner", "gateway"},
-    "gateway": {"errors", "settings", "stream_token", "telemetry", "cluster", "wire"},
-    "simulator": {"errors", "transports", "wire"},
+    "gateway": {"errors", "settings", "stream_token", "telemetry", "cluster", "http_server", "wire"},
+    "simulator": {"errors", "http_server", "transports", "wire"},
 }
 
 

@@ -27,7 +27,7 @@ from orchestrator.demo.steps import check
 from orchestrator.errors import InfrastructureFault, UserError
 from orchestrator.service import running_service, sigterm_as_interrupt
 from orchestrator.settings import Secret, Settings, from_environment
-from orchestrator.simulator.carrier import CallOptions, PhoneCall
+from orchestrator.simulator.carrier.phone_call import CallOptions, PhoneCall
 
 if TYPE_CHECKING:
     from actors.launch import Cluster

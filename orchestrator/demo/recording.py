@@ -5,7 +5,7 @@ from __future__ import annotations
 import wave
 from pathlib import Path
 
-from orchestrator.simulator.playout import FRAME_BYTES, FRAME_SECONDS, SILENCE
+from orchestrator.simulator.carrier.playout import FRAME_BYTES, FRAME_SECONDS, SILENCE
 
 __all__ = ["Recording"]
 

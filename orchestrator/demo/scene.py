@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.demo.record import CallerView, Cut
-from orchestrator.simulator.carrier import PhoneCall, PhoneCallError
+from orchestrator.simulator.carrier.phone_call import PhoneCall, PhoneCallError
 
 __all__ = ["INTERRUPTION", "QUESTION", "Lines", "Progress", "play", "speak_lines"]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha1, sha256
 from urllib.parse import urlsplit, urlunsplit
 
-from orchestrator.gateway.http import Headers, Refusal
-from orchestrator.gateway.request_head import RequestHead
+from orchestrator.http_server.answers import Headers, Refusal
+from orchestrator.http_server.request_head import RequestHead
 from orchestrator.settings import LOOPBACK, Secret
 
 __all__ = ["CarrierDoor", "FrontDoor", "refuse_foreign_origin", "signature_urls", "twilio_signature"]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from orchestrator.gateway.http import Refusal, render
+from orchestrator.http_server.answers import Refusal, render
 
 __all__ = ["ANSWER_WITHIN", "HandOvers"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import parse_qsl
 
-from orchestrator.gateway.http import Headers, Refusal
-from orchestrator.gateway.request_head import RequestHead
+from orchestrator.http_server.answers import Headers, Refusal
+from orchestrator.http_server.request_head import RequestHead
 
 __all__ = ["MAX_BODY", "body_length", "parse_form"]
 

@@ -9,8 +9,8 @@ from enum import Enum
 
 import msgspec
 
-from orchestrator.gateway.http import Refusal
-from orchestrator.gateway.request_head import RequestHead
+from orchestrator.http_server.answers import Refusal
+from orchestrator.http_server.request_head import RequestHead
 
 __all__ = ["ROUTES", "Destination", "Route", "find_route"]
 

@@ -32,17 +32,17 @@ from orchestrator.cluster.link_messages import (
 )
 from orchestrator.errors import EndReason, SettingsError, WireError
 from orchestrator.gateway import twiml
-from orchestrator.gateway.acceptor import Acceptor
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.authentication import CarrierDoor, FrontDoor
-from orchestrator.gateway.connection import Connection, Stage
 from orchestrator.gateway.hand_over import ANSWER_WITHIN, HandOvers
-from orchestrator.gateway.http import Refusal, Response
 from orchestrator.gateway.links import ActorLink
 from orchestrator.gateway.request_body import body_length, parse_form
-from orchestrator.gateway.request_head import RequestHead
 from orchestrator.gateway.roster import Actor, Roster, Session
 from orchestrator.gateway.routes import Destination, Route, find_route
+from orchestrator.http_server.acceptor import Acceptor
+from orchestrator.http_server.answers import Refusal, Response
+from orchestrator.http_server.connection import Connection, Stage
+from orchestrator.http_server.request_head import RequestHead
 from orchestrator.settings import LOOPBACK, Settings
 from orchestrator.stream_token import StreamTokens, with_token_secret
 from orchestrator.telemetry import names

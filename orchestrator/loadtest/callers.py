@@ -17,10 +17,10 @@ import msgspec
 from orchestrator.errors import EndReason, LegConnectError
 from orchestrator.loadtest.histogram import Histogram
 from orchestrator.loadtest.tag import TAG_BYTES, Tag, make_tag, read_tag, read_tag_base64
-from orchestrator.simulator.carrier import Connect
-from orchestrator.simulator.carrier_line import CallIdentity, CarrierLine
-from orchestrator.simulator.carrier_webhook import PhoneCallError, ask_what_to_do
-from orchestrator.simulator.playout import FRAME_BYTES, FRAME_SECONDS
+from orchestrator.simulator.carrier.line import CallIdentity, CarrierLine
+from orchestrator.simulator.carrier.phone_call import Connect
+from orchestrator.simulator.carrier.playout import FRAME_BYTES, FRAME_SECONDS
+from orchestrator.simulator.carrier.webhook import PhoneCallError, ask_what_to_do
 from orchestrator.transports.base import Leg, LegListener, LegOptions
 from orchestrator.transports.opening import connect
 

@@ -23,7 +23,7 @@ from websockets.http11 import Request
 from orchestrator.errors import EndReason
 from orchestrator.loadtest.histogram import Histogram
 from orchestrator.loadtest.tag import TAG_BYTES, Tag, make_tag, read_tag
-from orchestrator.simulator.playout import BYTES_PER_MS, FRAME_BYTES
+from orchestrator.simulator.carrier.playout import BYTES_PER_MS, FRAME_BYTES
 from orchestrator.transports.base import Leg, LegListener, LegOptions
 from orchestrator.transports.leg_server import serve
 from orchestrator.transports.server_leg import Accept

@@ -80,11 +80,11 @@ def run_simulator(options: argparse.Namespace) -> int:
 def _read_options(options: argparse.Namespace) -> SimulatorOptions:
     # Imported here: numpy, PyYAML and espeak-ng come with the extra, and only this command needs them.
     try:
-        from orchestrator.simulator.admission import AccessRules
-        from orchestrator.simulator.responses import Timing
+        from orchestrator.simulator.endpoint.admission import AccessRules
+        from orchestrator.simulator.endpoint.responses import Timing
+        from orchestrator.simulator.endpoint.session_machine import ModelOptions
         from orchestrator.simulator.scenario import load_scenario
         from orchestrator.simulator.server import SimulatorOptions
-        from orchestrator.simulator.session_machine import ModelOptions
     except ModuleNotFoundError as error:
         if error.name not in ("numpy", "yaml"):
             raise

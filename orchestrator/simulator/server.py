@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Self
 
-from orchestrator.simulator.admission import PATH, AccessRules, Admitted, Turned, admit, path_of
+from orchestrator.simulator.endpoint.admission import PATH, AccessRules, Admitted, Turned, admit, path_of
+from orchestrator.simulator.endpoint.model_session import ModelSession, SpeechDesk
+from orchestrator.simulator.endpoint.session_machine import ModelOptions, SessionMachine
 from orchestrator.simulator.ids import IdSource
-from orchestrator.simulator.model_session import ModelSession, SpeechDesk
-from orchestrator.simulator.session_machine import ModelOptions, SessionMachine
 from orchestrator.simulator.speech import Speaker, SpeechRequest
 from orchestrator.transports import Accept, LegOptions, LegServer, Refuse, serve
 from orchestrator.wire.realtime import ErrorDetails, ErrorEvent, encode

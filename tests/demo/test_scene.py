@@ -13,8 +13,8 @@ import pytest
 from orchestrator.demo.record import CallerView
 from orchestrator.demo.scene import PATIENCE_MS, Lines, play
 from orchestrator.errors import EndReason, LegConnectError
-from orchestrator.simulator.carrier import PhoneCall
-from orchestrator.simulator.playout import is_loud
+from orchestrator.simulator.carrier.phone_call import PhoneCall
+from orchestrator.simulator.carrier.playout import is_loud
 from orchestrator.testing import virtual_clock
 from orchestrator.transports.base import Leg, LegListener, LegOptions
 from orchestrator.transports.memory import memory_pair

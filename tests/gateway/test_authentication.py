@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from orchestrator.gateway.authentication import CarrierDoor, FrontDoor, signature_urls, twilio_signature
-from orchestrator.gateway.request_head import HeadReader, RequestHead
+from orchestrator.http_server.request_head import HeadReader, RequestHead
 from orchestrator.settings import Secret
 
 TOKEN = "0123456789abcdef0123456789abcdef"

@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from orchestrator.gateway.hand_over import HandOvers
-from orchestrator.gateway.http import Refusal
+from orchestrator.http_server.answers import Refusal
 
 REFUSAL = Refusal(status=503, code="no", message="no")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.gateway.http import Refusal
-from orchestrator.gateway.request_head import HeadReader, RequestHead
 from orchestrator.gateway.routes import ROUTES, Destination, Route, find_route
+from orchestrator.http_server.answers import Refusal
+from orchestrator.http_server.request_head import HeadReader, RequestHead
 
 UPGRADE = (
     ("Connection", "Upgrade"),

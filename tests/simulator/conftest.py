@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from orchestrator.simulator.endpoint.session_machine import ModelOptions
 from orchestrator.simulator.scenario import Scenario
-from orchestrator.simulator.session_machine import ModelOptions
 from orchestrator.simulator.speech import Speaker
 from tests.simulator.support import SCENARIO, Driver, Recorder
 

@@ -13,9 +13,9 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
 from orchestrator.simulator.audio import Encoding, encode
+from orchestrator.simulator.endpoint.session_machine import Close, ModelOptions, Output, Render, SessionMachine
 from orchestrator.simulator.ids import IdSource
 from orchestrator.simulator.scenario import Scenario, parse_scenario
-from orchestrator.simulator.session_machine import Close, ModelOptions, Output, Render, SessionMachine
 from orchestrator.simulator.speech import SpeechRequest, Utterance
 from orchestrator.wire.realtime import encode as encode_event
 

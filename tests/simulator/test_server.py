@@ -18,12 +18,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from orchestrator.errors import UserError
-from orchestrator.simulator.admission import AccessRules
 from orchestrator.simulator.audio import Encoding, decode
-from orchestrator.simulator.responses import Timing
+from orchestrator.simulator.endpoint.admission import AccessRules
+from orchestrator.simulator.endpoint.responses import Timing
+from orchestrator.simulator.endpoint.session_machine import ModelOptions
 from orchestrator.simulator.scenario import load_scenario, parse_scenario
 from orchestrator.simulator.server import LEG_OPTIONS, SimulatorOptions, SimulatorServer
-from orchestrator.simulator.session_machine import ModelOptions
 from orchestrator.simulator.speech import Speaker, SpeechRequest, Utterance
 from tests.simulator.support import SCENARIO, Recorder, loud, quiet
 
