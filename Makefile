@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JUDGES := .venv-judges
+JUDGES_STAMP := $(JUDGES)/.installed
 
 .PHONY: help setup demo test check lint types unit cluster fuzz lock clean
 
@@ -27,6 +29,12 @@ $(STAMP): pyproject.toml requirements.lock
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib orchestrator actors || true
 	touch $(STAMP)
 
+# The official clients that the tests run as judges have an environment of their own, and so do their pins.
+$(JUDGES_STAMP): tests/judges/requirements.lock
+	test -x $(JUDGES)/bin/python || $(PYTHON) -m venv $(JUDGES)
+	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/judges/requirements.lock
+	touch $(JUDGES_STAMP)
+
 demo: setup
 	$(BIN)/orchestrator demo
 
@@ -41,7 +49,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-unit: setup
+unit: setup $(JUDGES_STAMP)
 	$(BIN)/pytest -m "not cluster"
 
 cluster: setup
@@ -53,8 +61,10 @@ fuzz: setup
 
 lock:
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra offline --group dev --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile --group pyproject.toml:judges --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --no-header --quiet --output-file tests/judges/requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(JUDGES) .mypy_cache .ruff_cache .pytest_cache .hypothesis
