@@ -7,6 +7,7 @@ The tree is split by fault, since the reader of an error first asks whose it is:
     ├── SettingsError        the service is configured wrongly
     ├── CallerFault          what came from a caller is wrong
     │   ├── WireError        a message breaks its protocol
+    │   ├── WebhookSignatureError a webhook is not signed by who should have sent it
     │   └── Refused          a request is turned away before a session exists
     ├── ModelFault           the model endpoint failed
     │   ├── CallControlError a request about a SIP call failed
@@ -54,6 +55,7 @@ __all__ = [
     "ToolLostError",
     "ToolTimeoutError",
     "UserError",
+    "WebhookSignatureError",
     "WireError",
 ]
 
@@ -116,6 +118,19 @@ class WireError(CallerFault):
         self.param = param
 
 
+class WebhookSignatureError(CallerFault):
+    """A webhook is not signed with the secret that we have for it, or not for now; answer it with 400 and do nothing.
+
+    `reason` is "missing_header", "timestamp" (malformed), "too_old", "too_new" or "signature".
+    """
+
+    code = "webhook_signature"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Refused(CallerFault):
     """A request is turned away before a session exists.
 
@@ -175,10 +190,17 @@ class ModelBehaviorError(ModelFault):
 
 
 class SettingsRefusedError(ModelFault):
-    """The endpoint refused the session's settings, so the agent would speak without its instructions."""
+    """The endpoint refused the session's settings, so the agent would speak without its instructions.
+
+    `settings` are those that it refused, as the session gave them to the model.
+    """
 
     code = "settings_refused"
     retryable = False
+
+    def __init__(self, message: str, settings: object = None) -> None:
+        super().__init__(message)
+        self.settings = settings
 
 
 class ResponseTimeoutError(ModelFault):

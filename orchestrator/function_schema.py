@@ -7,11 +7,12 @@ model sends. Types that msgspec does not know are refused when the tool is made,
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import docstring_parser
 import msgspec
@@ -19,7 +20,15 @@ import msgspec
 from orchestrator.errors import ModelBehaviorError, UserError
 from orchestrator.run_context import RunContextWrapper
 
-__all__ = ["FunctionSchema", "function_schema", "schema_of", "strict"]
+__all__ = ["DocstringStyle", "FunctionSchema", "function_schema", "schema_of", "strict"]
+
+DocstringStyle: TypeAlias = Literal["google", "numpy", "sphinx"]
+_STYLES = {
+    None: docstring_parser.DocstringStyle.AUTO,
+    "google": docstring_parser.DocstringStyle.GOOGLE,
+    "numpy": docstring_parser.DocstringStyle.NUMPYDOC,
+    "sphinx": docstring_parser.DocstringStyle.REST,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +54,37 @@ class FunctionSchema:
             raise ModelBehaviorError(f"Invalid JSON input for tool {self.name}: {error}") from error
         return [getattr(values, name) for name in self.positional], {name: getattr(values, name) for name in self.keyword}
 
+    def is_plain(self, arguments: Mapping[str, Any]) -> bool:
+        """Tell whether the function would get exactly these arguments: no default added, no value put into another form."""
+        try:
+            return bool(_written_out(msgspec.convert(arguments, self.struct)) == arguments)
+        except (msgspec.ValidationError, TypeError, ValueError, RecursionError):
+            return False
+
+
+def _written_out(value: Any) -> Any:
+    """Return the JSON form of a value with every field in it.
+
+    msgspec leaves a default of a dataclass in the class, and then out of its own JSON form.
+    """
+    if isinstance(value, msgspec.Struct):
+        fields = {field.encode_name: getattr(value, field.name) for field in msgspec.structs.fields(value)}
+        return msgspec.to_builtins(value) | {name: _written_out(part) for name, part in fields.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _written_out(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {msgspec.to_builtins(key, str_keys=True): _written_out(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_written_out(part) for part in value]
+    return msgspec.to_builtins(value)
+
 
 def function_schema(
     func: Callable[..., Any],
     *,
     name: str | None = None,
     description: str | None = None,
+    docstring_style: DocstringStyle | None = None,
     use_docstring: bool = True,
     strict_mode: bool = True,
 ) -> FunctionSchema:
@@ -60,7 +94,8 @@ def function_schema(
     `*args`, `**kwargs`, a context parameter elsewhere than first, and types that have no JSON schema.
     """
     tool_name = name or func.__name__
-    parsed = docstring_parser.parse(inspect.getdoc(func) or "") if use_docstring else docstring_parser.parse("")
+    text = (inspect.getdoc(func) or "") if use_docstring else ""
+    parsed = docstring_parser.parse(text, style=_STYLES[docstring_style])
     described = {param.arg_name: param.description for param in parsed.params if param.description}
     try:
         hints = typing.get_type_hints(func, include_extras=True)
@@ -72,8 +107,8 @@ def function_schema(
     parameters["title"] = f"{tool_name}_args"
     if strict_mode:
         strict(parameters)
-    text = description or (parsed.description or "").strip()
-    return FunctionSchema(tool_name, text, parameters, takes_context, struct, tuple(positional), tuple(keyword))
+    told = description or (parsed.description or "").strip()
+    return FunctionSchema(tool_name, told, parameters, takes_context, struct, tuple(positional), tuple(keyword))
 
 
 def _fields(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, overload
 
 from orchestrator.errors import ToolTimeoutError, UserError
-from orchestrator.function_schema import FunctionSchema, function_schema
+from orchestrator.function_schema import DocstringStyle, FunctionSchema, function_schema
 from orchestrator.run_context import RunContextWrapper
 from orchestrator.tool_context import ToolContext
 from orchestrator.tool_guardrails import ToolInputGuardrail, ToolOutputGuardrail
@@ -23,6 +23,7 @@ __all__ = ["FunctionTool", "Tool", "ToolErrorFunction", "default_tool_error_func
 
 ToolErrorFunction: TypeAlias = Callable[[RunContextWrapper[Any], Exception], str | Awaitable[str]]
 RunOn: TypeAlias = Literal["pool", "session"]
+TimeoutBehavior: TypeAlias = Literal["error_as_result", "raise_exception"]
 
 
 def default_tool_error_function(context: RunContextWrapper[Any], error: Exception) -> str:
@@ -38,7 +39,8 @@ class FunctionTool:
     `failure_error_function`. `run_on="pool"` sends the call to a tool actor when there is a cluster, `"session"` keeps it in
     the session's own process (a synchronous function then runs in a thread). Only a tool marked `idempotent` is ever run
     again after its actor died, at most `retries` times. `needs_approval`, a bool or a function
-    `(context, arguments, call_id) -> bool`, makes a call wait for a person.
+    `(context, arguments, call_id) -> bool`, makes a call wait for a person. A call that takes too long is answered in either
+    case; `timeout_behavior="raise_exception"` reports it to the session as an error too.
     """
 
     name: str
@@ -57,6 +59,7 @@ class FunctionTool:
     tool_input_guardrails: Sequence[ToolInputGuardrail] = ()
     tool_output_guardrails: Sequence[ToolOutputGuardrail] = ()
     timeout_error_function: ToolErrorFunction | None = None
+    timeout_behavior: TimeoutBehavior = "error_as_result"
     schema: FunctionSchema | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,10 @@ class FunctionTool:
             raise UserError(f"tool {self.name}: retries need idempotent=True, since a lost call may have taken effect")
         if self.run_on not in ("pool", "session"):
             raise UserError(f'tool {self.name}: run_on is "pool" or "session", not {self.run_on!r}')
+        if self.timeout_behavior not in ("error_as_result", "raise_exception"):
+            raise UserError(
+                f'tool {self.name}: timeout_behavior is "error_as_result" or "raise_exception", not {self.timeout_behavior!r}'
+            )
 
 
 Tool: TypeAlias = FunctionTool
@@ -80,6 +87,7 @@ def function_tool(
     *,
     name_override: str | None = None,
     description_override: str | None = None,
+    docstring_style: DocstringStyle | None = None,
     use_docstring_info: bool = True,
     failure_error_function: ToolErrorFunction | None = default_tool_error_function,
     strict_mode: bool = True,
@@ -88,6 +96,7 @@ def function_tool(
     tool_input_guardrails: Sequence[ToolInputGuardrail] = (),
     tool_output_guardrails: Sequence[ToolOutputGuardrail] = (),
     timeout: float | None = None,
+    timeout_behavior: TimeoutBehavior = "error_as_result",
     timeout_error_function: ToolErrorFunction | None = None,
     run_on: RunOn = "pool",
     pool: str = "default",
@@ -102,6 +111,7 @@ def function_tool(
     *,
     name_override: str | None = None,
     description_override: str | None = None,
+    docstring_style: DocstringStyle | None = None,
     use_docstring_info: bool = True,
     failure_error_function: ToolErrorFunction | None = default_tool_error_function,
     strict_mode: bool = True,
@@ -110,6 +120,7 @@ def function_tool(
     tool_input_guardrails: Sequence[ToolInputGuardrail] = (),
     tool_output_guardrails: Sequence[ToolOutputGuardrail] = (),
     timeout: float | None = None,
+    timeout_behavior: TimeoutBehavior = "error_as_result",
     timeout_error_function: ToolErrorFunction | None = None,
     run_on: RunOn = "pool",
     pool: str = "default",
@@ -118,9 +129,10 @@ def function_tool(
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Make a function a tool. Name, description and schema come from the function unless overridden.
 
-    `timeout` is in seconds and None means the deployment's default. Synchronous functions run in a thread. A first
-    parameter annotated `RunContextWrapper` or `ToolContext` receives the context and is not shown to the model. Raises
-    UserError when the signature has no JSON schema or the options contradict each other.
+    `docstring_style` is found out unless given. `timeout` is in seconds and None means the deployment's default.
+    Synchronous functions run in a thread. A first parameter annotated `RunContextWrapper` or `ToolContext` receives the
+    context and is not shown to the model. Raises UserError when the signature has no JSON schema or the options contradict
+    each other.
     """
 
     def make(target: Callable[..., Any]) -> FunctionTool:
@@ -128,6 +140,7 @@ def function_tool(
             target,
             name=name_override,
             description=description_override,
+            docstring_style=docstring_style,
             use_docstring=use_docstring_info,
             strict_mode=strict_mode,
         )
@@ -148,6 +161,7 @@ def function_tool(
             tool_input_guardrails=tool_input_guardrails,
             tool_output_guardrails=tool_output_guardrails,
             timeout_error_function=timeout_error_function,
+            timeout_behavior=timeout_behavior,
             schema=schema,
         )
 

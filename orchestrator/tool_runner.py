@@ -18,6 +18,7 @@ import msgspec
 
 from orchestrator.callables import call_user_function
 from orchestrator.errors import ModelBehaviorError, OrchestratorError, ToolTimeoutError, UserError
+from orchestrator.telemetry.trace_context import remote_parent
 from orchestrator.tool import FunctionTool, ToolErrorFunction, invoke_with_timeout
 from orchestrator.tool_context import ToolContext
 
@@ -44,7 +45,8 @@ class ToolRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One call. `arguments` is JSON text as the model sent it; `timeout_s` (seconds) is for tools that set none.
 
     `context` is a JSON value and `context_type` "module:Class", so that the tool sees the class it was written for.
-    `idempotency_key` is the same for every attempt at this call.
+    `idempotency_key` is the same for every attempt at this call. `traceparent` (W3C Trace Context) is the span of the call:
+    those that the tool starts become its children.
     """
 
     call_id: str
@@ -56,6 +58,7 @@ class ToolRequest(msgspec.Struct, frozen=True, kw_only=True):
     context_type: str | None = None
     timeout_s: float | None = None
     idempotency_key: str = ""
+    traceparent: str | None = None
 
 
 class ToolReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +146,8 @@ async def execute(tools: Tools, request: ToolRequest) -> ToolReply:
         except (UserError, msgspec.ValidationError) as error:
             outcome = ToolOutcome(ok=False, value=None, text=f"The tool could not run: {error}", error_code="user_error")
         else:
-            outcome = await run_tool(tool, context, request.arguments, request.timeout_s)
+            with remote_parent(request.traceparent):
+                outcome = await run_tool(tool, context, request.arguments, request.timeout_s)
             changed = _changes(request.context, context.context)
     return ToolReply(
         call_id=request.call_id,

@@ -30,7 +30,7 @@ ROOMS = {
     "tool_context": {"run_context"},
     "function_schema": {"errors", "run_context"},
     "tool": {"errors", "function_schema", "run_context", "tool_context", "tool_guardrails"},
-    "tool_runner": {"callables", "errors", "tool", "tool_context"},
+    "tool_runner": {"callables", "errors", "telemetry", "tool", "tool_context"},
     "agent_ref": {"errors"},
     "realtime": {
         *("errors", "exceptions", "callables", "wire", "core", "transports", "telemetry", "usage", "run_context", "run_config"),

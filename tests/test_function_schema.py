@@ -140,3 +140,26 @@ def test_a_type_that_refers_to_itself_keeps_its_definition() -> None:
     schema = schema_of(Folder)
     assert schema["properties"]["folders"]["items"] == {"$ref": "#/$defs/Folder"}
     assert schema["$defs"]["Folder"]["type"] == "object"
+
+
+def test_the_style_of_a_docstring_can_be_given() -> None:
+    def look(place: str) -> str:
+        """Look somewhere.
+
+        :param place: where to look
+        """
+        return place
+
+    found = function_schema(look, docstring_style="sphinx").parameters["properties"]["place"]
+    assert found["description"] == "where to look"
+    assert "description" not in function_schema(look, docstring_style="google").parameters["properties"]["place"]
+
+
+def test_arguments_are_plain_when_the_function_gets_them_as_they_are() -> None:
+    def move(x: float, by: list[int], fast: bool = False) -> None: ...
+
+    schema = function_schema(move)
+    assert schema.is_plain({"x": 1, "by": [2], "fast": True})
+    assert not schema.is_plain({"x": 1, "by": [2]})
+    assert not schema.is_plain({"x": "1", "by": [2], "fast": True})
+    assert not schema.is_plain({"x": 1, "by": [2], "fast": True, "far": True})

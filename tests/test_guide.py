@@ -12,7 +12,7 @@ from orchestrator import function_tool
 from orchestrator.realtime import RealtimeAgent, RealtimePlaybackTracker, RealtimeRunner, RealtimeUserInputMessage
 from orchestrator.realtime.items import AssistantAudio, AssistantMessageItem, InputAudio, UserMessageItem
 from orchestrator.realtime.model_inputs import RealtimeModelSendRawMessage
-from orchestrator.simulator.endpoint.responses import Timing
+from orchestrator.simulator.endpoint.options import Timing
 from orchestrator.simulator.endpoint.session_machine import ModelOptions
 from orchestrator.simulator.scenario import parse_scenario
 from orchestrator.simulator.server import SimulatorOptions, SimulatorServer

@@ -1,8 +1,7 @@
 """Phone calls over Twilio Media Streams.
 
 The model speaks and hears µ-law as the carrier does, so audio passes through as the base64 text that it came as. Marks drive
-the playback cursor: each carries in its name the position that it stands for and the generation of the stream. A `clear` starts
-a new generation, because the carrier answers it by echoing all pending marks as if they had been played.
+the playback cursor; those that a `clear` throws back do not (`core.marks`).
 
 Source: Twilio's documentation of Media Streams, "WebSocket messages".
 """
@@ -15,6 +14,7 @@ from collections import deque
 from typing import Any
 
 from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder, caller_gone
+from orchestrator.core.marks import PlaybackMarks
 from orchestrator.core.playback import PlaybackCursor
 from orchestrator.errors import EndReason, WireError
 from orchestrator.realtime.events import RealtimeAudio, RealtimeAudioEnd, RealtimeAudioInterrupted, RealtimeSessionEvent
@@ -27,8 +27,6 @@ from orchestrator.wire import twilio as wire
 
 __all__ = ["TwilioChannel"]
 
-# A mark every 200 ms: closer ones delay the carrier's player, wider ones make a lost anchor felt.
-MARK_EVERY_MS = 200.0
 # Caller audio kept while the model is being connected: 10 s of 20 ms frames, and bytes enough for four times that.
 EARLY_FRAMES = 500
 EARLY_BYTES = 512 * 1024
@@ -51,8 +49,7 @@ class TwilioChannel(LegHolder):
         self._early_bytes = 0
         # Unknown until the carrier's `start`.
         self._stream_sid: str | None = None
-        self._generation = 0
-        self._marked_ms = 0.0
+        self._marks = PlaybackMarks()
         self._sent_since_clear = False
 
     @property
@@ -123,7 +120,7 @@ class TwilioChannel(LegHolder):
         elif isinstance(event, RealtimeAudioInterrupted):
             self._clear()
         elif isinstance(event, RealtimeAudioEnd):
-            self._mark()
+            self._send_mark(self._marks.at(self._cursor.sent_ms))
 
     def tell_failure(self, reason: EndReason) -> None:
         """The protocol has no words for it: the close of the stream lets the carrier's next instruction run."""
@@ -163,9 +160,9 @@ class TwilioChannel(LegHolder):
         self._parts.control.caller_ready({**given, "call_sid": event.start.call_sid})
 
     def _on_mark(self, event: wire.Mark) -> None:
-        generation, _, position = event.mark.name.partition(":")
-        if generation == str(self._generation) and position.isascii() and position.isdigit():
-            self._cursor.reached(float(position[:12]), self._now())
+        position = self._marks.position(event.mark.name)
+        if position is not None:
+            self._cursor.reached(position, self._now())
 
     def _play(self, payload: str) -> None:
         if self.leg is None or self._stream_sid is None:
@@ -173,24 +170,18 @@ class TwilioChannel(LegHolder):
         self.leg.send_audio(wire.media_frame(self._stream_sid, payload))
         self.counts.sent += 1
         self._sent_since_clear = True
-        if self._cursor.sent_ms - self._marked_ms >= MARK_EVERY_MS:
-            self._mark()
+        self._send_mark(self._marks.due(self._cursor.sent_ms))
 
-    def _mark(self) -> None:
+    def _send_mark(self, name: str | None) -> None:
         """Ask to hear when everything sent so far has been played."""
-        if self.leg is None or self._stream_sid is None or self._cursor.sent_ms <= self._marked_ms:
-            return
-        self._marked_ms = self._cursor.sent_ms
-        # Rounded down: a mark must never claim more than was sent.
-        name = f"{self._generation}:{int(self._marked_ms)}"
-        self.leg.send_text(wire.encode(wire.OutMark(stream_sid=self._stream_sid, mark=wire.MarkDetails(name=name))))
+        if name is not None and self.leg is not None and self._stream_sid is not None:
+            self.leg.send_text(wire.encode(wire.OutMark(stream_sid=self._stream_sid, mark=wire.MarkDetails(name=name))))
 
     def _clear(self) -> None:
         if self.leg is None or self._stream_sid is None or not self._sent_since_clear:
             return
         # First void the marks that are out: the carrier will echo them as soon as it reads the clear.
-        self._generation += 1
-        self._marked_ms = self._cursor.sent_ms
+        self._marks.void(self._cursor.sent_ms)
         self._sent_since_clear = False
         self.leg.clear_audio()
         self.leg.send_text(wire.encode(wire.OutClear(stream_sid=self._stream_sid)))

@@ -6,6 +6,7 @@ an interruption keeps only the words up to where the caller heard it, however la
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import cast
 
@@ -67,26 +68,46 @@ def heard_text(words: str, audio_ms: float, heard_ms: float) -> str:
 
 
 class Conversation:
-    """The items, oldest first."""
+    """The items, oldest first.
 
-    __slots__ = ("_items", "_order", "_speech")
+    The order is that of the model's conversation, which also holds items that have nothing to show, or not yet: the output of a
+    call, which is part of the call's item here, or a call that is being written. These have their place and no item.
+    """
+
+    __slots__ = ("_call_items", "_items", "_order", "_outputs", "_seeded", "_speech", "_tripped")
 
     def __init__(self) -> None:
         self._items: dict[str, RealtimeItem] = {}
-        self._order: list[str] = []
+        # All ids in the model's order, also of those that are not shown.
+        self._order: dict[str, None] = {}
         self._speech: dict[tuple[str, int], _Speech] = {}
+        # Items of an earlier conversation: what they hold is known already, and better than a replay can tell.
+        self._seeded: set[str] = set()
+        # The item of a call, by call id, and the calls by the item of their output.
+        self._call_items: dict[str, str] = {}
+        self._outputs: dict[str, str] = {}
+        # The guardrails that a message of the agent tripped, by its item.
+        self._tripped: dict[str, tuple[str, ...]] = {}
 
     @property
     def items(self) -> list[RealtimeItem]:
         """A snapshot of the history."""
-        return [self._items[item_id] for item_id in self._order]
+        return [self._items[item_id] for item_id in self._order if item_id in self._items]
 
     def get(self, item_id: str) -> RealtimeItem | None:
         """Return one item, or None."""
         return self._items.get(item_id)
 
+    def seed(self, items: Iterable[RealtimeItem]) -> None:
+        """Begin with the items of an earlier conversation; that the model confirms them changes nothing of them."""
+        for item in items:
+            self._insert(item)
+            self._seeded.add(item.item_id)
+
     def message(self, item: RealtimeMessageItem) -> Change:
         """Take in a message as the model reports it; what it leaves out of a known one is kept."""
+        if item.item_id in self._seeded:
+            return Change.NONE
         known = self._items.get(item.item_id)
         if known is None:
             return self._insert(item)
@@ -104,6 +125,8 @@ class Conversation:
 
     def tool_call(self, item: RealtimeToolCallItem) -> Change:
         """Take in a tool call; an output that is already known stays."""
+        if item.item_id in self._seeded:
+            return Change.NONE
         known = self._items.get(item.item_id)
         if known is None:
             return self._insert(item)
@@ -117,6 +140,29 @@ class Conversation:
         if not isinstance(known, RealtimeToolCallItem):
             return Change.NONE
         return self._replace(known, msgspec.structs.replace(known, output=output, status="completed"))
+
+    def place(self, item_id: str, previous_item_id: str | None) -> None:
+        """Note where an item stands: after another one, or at the end where that is not known. It keeps its first place."""
+        if item_id in self._order:
+            return
+        if previous_item_id not in self._order or previous_item_id == next(reversed(self._order)):
+            self._order[item_id] = None
+            return
+        order = list(self._order)
+        order.insert(order.index(previous_item_id) + 1, item_id)
+        self._order = dict.fromkeys(order)
+
+    def output_item(self, call_id: str, output: str, item_id: str, previous_item_id: str | None) -> Change:
+        """Take in the item that answers a call; it shows as part of the call."""
+        self.place(item_id, previous_item_id)
+        call_item = self._call_items.get(call_id)
+        if call_item is None:
+            return Change.NONE
+        self._outputs[item_id] = call_item
+        known = self._items[call_item]
+        if isinstance(known, RealtimeToolCallItem) and known.output is None:
+            return self.tool_output(call_item, output)
+        return Change.NONE
 
     def user_transcript(self, item_id: str, transcript: str) -> Change:
         """Note what the user said in an audio message; it may come long after the message."""
@@ -146,28 +192,56 @@ class Conversation:
 
     def cut(self, item_id: str, content_index: int, heard_ms: float) -> Change:
         """Cut a message of the agent at what the caller heard of it; one that is not known changes nothing."""
-        if item_id not in self._items or not 0 <= content_index < MAX_PARTS:
+        known = self._items.get(item_id)
+        if not isinstance(known, AssistantMessageItem) or item_id in self._seeded or not 0 <= content_index < MAX_PARTS:
             return Change.NONE
+        if content_index < len(known.content) and isinstance(known.content[content_index], AssistantText):
+            return Change.NONE  # It was written, so nobody heard it.
         part = self._part(item_id, content_index)
         part.heard_ms = heard_ms if part.heard_ms is None else min(part.heard_ms, heard_ms)
         return self._refresh(item_id)
 
-    def delete(self, item_id: str) -> Change:
-        """Remove an item."""
-        if self._items.pop(item_id, None) is None:
+    def tripped(self, item_id: str, guardrails: Iterable[str]) -> Change:
+        """Mark a message of the agent with the guardrails that it tripped, also one that is still to come."""
+        self._tripped[item_id] = tuple(dict.fromkeys((*self._tripped.get(item_id, ()), *guardrails)))
+        known = self._items.get(item_id)
+        if not isinstance(known, AssistantMessageItem):
             return Change.NONE
-        self._order.remove(item_id)
+        return self._replace(known, msgspec.structs.replace(known, guardrails=self._tripped[item_id]))
+
+    def was_heard_to_its_end(self, item_id: str) -> bool:
+        """Tell whether the caller heard all audio that the model sent of a message, as far as that is known."""
+        parts = [part for key, part in self._speech.items() if key[0] == item_id and part.audio_ms > 0]
+        return bool(parts) and all(part.heard_ms is None or part.heard_ms >= part.audio_ms for part in parts)
+
+    def delete(self, item_id: str) -> Change:
+        """Remove an item, or the output of a call from its item."""
+        self._order.pop(item_id, None)
+        item = self._items.pop(item_id, None)
+        if item is None:
+            return self._delete_output(item_id)
+        self._seeded.discard(item_id)
+        self._tripped.pop(item_id, None)
+        if isinstance(item, RealtimeToolCallItem) and item.call_id is not None:
+            self._call_items.pop(item.call_id, None)
         for key in [key for key in self._speech if key[0] == item_id]:
             del self._speech[key]
         return Change.UPDATED
 
+    def _delete_output(self, item_id: str) -> Change:
+        call_item = self._outputs.pop(item_id, "")
+        known = self._items.get(call_item)
+        if not isinstance(known, RealtimeToolCallItem):
+            return Change.NONE
+        return self._replace(known, msgspec.structs.replace(known, output=None))
+
     def _insert(self, item: RealtimeItem) -> Change:
-        after = item.previous_item_id
+        if isinstance(item, AssistantMessageItem) and item.item_id in self._tripped:
+            item = msgspec.structs.replace(item, guardrails=self._tripped[item.item_id])
         self._items[item.item_id] = item
-        if after is not None and after in self._items and after != item.item_id:
-            self._order.insert(self._order.index(after) + 1, item.item_id)
-        else:
-            self._order.append(item.item_id)
+        if isinstance(item, RealtimeToolCallItem) and item.call_id is not None:
+            self._call_items[item.call_id] = item.item_id
+        self.place(item.item_id, item.previous_item_id)
         return Change.ADDED
 
     def _replace(self, known: RealtimeItem, item: RealtimeItem) -> Change:
@@ -220,7 +294,8 @@ class Conversation:
                 words = heard_text(words, speech.audio_ms, speech.heard_ms)
                 status = "incomplete"
             parts.append(AssistantAudio(transcript=words, audio_ms=speech.audio_ms, heard_ms=speech.heard_ms))
-        return msgspec.structs.replace(item, content=tuple(parts), status=status)
+        guardrails = self._tripped.get(item.item_id, item.guardrails)
+        return msgspec.structs.replace(item, content=tuple(parts), status=status, guardrails=guardrails)
 
 
 def _keep_text(

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from orchestrator.core.items import RealtimeItem
 from orchestrator.core.playback import Cut
-from orchestrator.usage import Usage
+from orchestrator.usage import CachedTokensDetails, InputTokensDetails, OutputTokensDetails, Usage
 
 __all__ = [
     "CachedTokensDetails",
@@ -25,6 +25,7 @@ __all__ = [
     "RealtimeModelInputAudioTimeoutTriggeredEvent",
     "RealtimeModelInputAudioTranscriptionCompletedEvent",
     "RealtimeModelItemDeletedEvent",
+    "RealtimeModelItemPlacedEvent",
     "RealtimeModelItemUpdatedEvent",
     "RealtimeModelOtherEvent",
     "RealtimeModelOutputTextDeltaEvent",
@@ -32,6 +33,7 @@ __all__ = [
     "RealtimeModelSpeechStartedEvent",
     "RealtimeModelSpeechStoppedEvent",
     "RealtimeModelToolCallEvent",
+    "RealtimeModelToolOutputEvent",
     "RealtimeModelTranscriptDeltaEvent",
     "RealtimeModelTurnEndedEvent",
     "RealtimeModelTurnStartedEvent",
@@ -93,7 +95,10 @@ class RealtimeModelErrorEvent:
 
 @dataclass(slots=True)
 class RealtimeModelToolCallEvent:
-    """The model calls a tool."""
+    """The model calls a tool.
+
+    A model that sets `response_id` says that it reports the end of that response: what asks for the next one waits for it.
+    """
 
     name: str
     call_id: str
@@ -102,6 +107,17 @@ class RealtimeModelToolCallEvent:
     previous_item_id: str | None = None
     response_id: str | None = None
     type: Literal["function_call"] = "function_call"
+
+
+@dataclass(slots=True)
+class RealtimeModelToolOutputEvent:
+    """The output of a tool call is in the model's conversation, as the item `item_id` after `previous_item_id`."""
+
+    call_id: str
+    output: str
+    item_id: str
+    previous_item_id: str | None = None
+    type: Literal["function_call_output"] = "function_call_output"
 
 
 @dataclass(slots=True)
@@ -191,6 +207,15 @@ class RealtimeModelItemUpdatedEvent:
 
 
 @dataclass(slots=True)
+class RealtimeModelItemPlacedEvent:
+    """An item that has nothing to show, or not yet, stands here in the conversation."""
+
+    item_id: str
+    previous_item_id: str | None = None
+    type: Literal["item_placed"] = "item_placed"
+
+
+@dataclass(slots=True)
 class RealtimeModelItemDeletedEvent:
     """An item is gone."""
 
@@ -231,40 +256,13 @@ class RealtimeModelTurnEndedEvent:
 
 
 @dataclass(slots=True)
-class CachedTokensDetails:
-    """Input tokens of one response that came from the cache, by modality; None where the model did not say."""
-
-    text_tokens: int | None = None
-    audio_tokens: int | None = None
-    image_tokens: int | None = None
-
-
-@dataclass(slots=True)
-class InputTokensDetails:
-    """Input tokens of one response by modality, and how many of them came from the cache; None where the model did not say."""
-
-    text_tokens: int | None = None
-    audio_tokens: int | None = None
-    image_tokens: int | None = None
-    cached_tokens: int | None = None
-    cached_tokens_details: CachedTokensDetails | None = None
-
-
-@dataclass(slots=True)
-class OutputTokensDetails:
-    """Output tokens of one response by modality; None where the model did not say."""
-
-    text_tokens: int | None = None
-    audio_tokens: int | None = None
-
-
-@dataclass(slots=True)
 class RealtimeModelUsageEvent:
     """Tokens of one response; the details are None where the model counts no modalities."""
 
     usage: Usage
     input_tokens_details: InputTokensDetails | None = None
     output_tokens_details: OutputTokensDetails | None = None
+    response_id: str | None = None
     type: Literal["usage"] = "usage"
 
 
@@ -304,6 +302,7 @@ RealtimeModelEvent: TypeAlias = (
     | RealtimeModelInputAudioTimeoutTriggeredEvent
     | RealtimeModelInputAudioTranscriptionCompletedEvent
     | RealtimeModelItemDeletedEvent
+    | RealtimeModelItemPlacedEvent
     | RealtimeModelItemUpdatedEvent
     | RealtimeModelOtherEvent
     | RealtimeModelOutputTextDeltaEvent
@@ -311,6 +310,7 @@ RealtimeModelEvent: TypeAlias = (
     | RealtimeModelSpeechStartedEvent
     | RealtimeModelSpeechStoppedEvent
     | RealtimeModelToolCallEvent
+    | RealtimeModelToolOutputEvent
     | RealtimeModelTranscriptDeltaEvent
     | RealtimeModelTurnEndedEvent
     | RealtimeModelTurnStartedEvent

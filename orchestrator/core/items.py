@@ -89,7 +89,7 @@ class UserMessageItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssistantMessageItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of the agent."""
+    """A message of the agent. `guardrails` are those that it tripped; what the caller had heard of it by then stays."""
 
     item_id: str
     previous_item_id: str | None = None
@@ -97,6 +97,7 @@ class AssistantMessageItem(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
     status: Status | None = None
     content: tuple[AssistantText | AssistantAudio, ...] = ()
+    guardrails: tuple[str, ...] = ()
 
 
 class RealtimeToolCallItem(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,14 @@ owns the socket and the clock.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
 
+from orchestrator.core.call_items import CallItems, output_item_id
 from orchestrator.core.commands import Emit, ModelCommand, Send
 from orchestrator.core.events import (
     CachedTokensDetails,
@@ -25,11 +27,13 @@ from orchestrator.core.events import (
     RealtimeModelInputAudioTimeoutTriggeredEvent,
     RealtimeModelInputAudioTranscriptionCompletedEvent,
     RealtimeModelItemDeletedEvent,
+    RealtimeModelItemPlacedEvent,
     RealtimeModelItemUpdatedEvent,
     RealtimeModelOutputTextDeltaEvent,
     RealtimeModelSpeechStartedEvent,
     RealtimeModelSpeechStoppedEvent,
     RealtimeModelToolCallEvent,
+    RealtimeModelToolOutputEvent,
     RealtimeModelTranscriptDeltaEvent,
     RealtimeModelTurnEndedEvent,
     RealtimeModelTurnStartedEvent,
@@ -47,7 +51,6 @@ from orchestrator.core.response import (
     ResponseRequest,
     ResponseSequencer,
 )
-from orchestrator.core.states import ResponseState
 from orchestrator.core.wire_items import item_from_wire
 from orchestrator.errors import ModelFault, ResponseTimeoutError
 from orchestrator.usage import Usage
@@ -59,6 +62,7 @@ from orchestrator.wire.payload import base64_length
 __all__ = ["ModelSession"]
 
 Commands: TypeAlias = list[ModelCommand]
+MAX_DELETED = 256
 PCM_BYTES_PER_MS = 48.0
 G711_BYTES_PER_MS = 8.0
 
@@ -81,12 +85,13 @@ class ModelSession:
         self._silenced: str | None = None
         # The response whose audio was sent last.
         self._playing: str | None = None
-        # The response that is asked for shall be cancelled as soon as it has a name.
-        self._unwanted = False
         # Responses out of band that are under way: what they say is no part of the conversation.
         self._beside: set[str] = set()
         # Has the agent spoken in this model session? From then on the API keeps its voice.
         self.has_spoken = False
+        self._call_items = CallItems()
+        # Items that were deleted, the latest ones: what is still on its way of them brings none of them back.
+        self._deleted: OrderedDict[str, None] = OrderedDict()
 
     @property
     def deadline(self) -> float | None:
@@ -108,6 +113,9 @@ class ModelSession:
         `after` is the response whose tool call the item answers: if that makes another call, this request is void, since the
         last of its answers asks for the response.
         """
+        if isinstance(item, types.FunctionCallOutputItem) and item.id is UNSET:
+            item = msgspec.structs.replace(item, id=output_item_id(item.call_id))
+        self._note_created(item)
         commands: Commands = [Send(client.ConversationItemCreate(item=item))]
         if respond:
             commands += self._sequence(self.responses.request(ResponseRequest(after=after), now))
@@ -123,6 +131,12 @@ class ModelSession:
             if wanted is None or wanted == self.responses.active_id:
                 commands = self._sequence(self.responses.cancel(wanted), event)
                 return commands or [Send(event)]
+        if isinstance(event, client.ConversationItemCreate):
+            self._note_created(event.item)
+        if isinstance(event, client.ConversationItemDelete):
+            # A call goes with its outputs, and these first.
+            outputs = self._call_items.outputs(event.item_id)
+            return [*(Send(client.ConversationItemDelete(item_id=output)) for output in outputs), Send(event)]
         if isinstance(event, client.ConversationItemTruncate):
             cut = Cut(event.item_id, event.content_index, float(event.audio_end_ms), float(event.audio_end_ms))
             return [Send(event), Emit(RealtimeModelAudioInterruptedEvent(event.item_id, event.content_index, cut))]
@@ -136,7 +150,7 @@ class ModelSession:
             commands += self._cut(now)
         if not request.playback_only:
             if scope is None:
-                self._unwanted = self.responses.state is ResponseState.REQUESTED
+                self.responses.abandon()
             self._silenced = scope or self.responses.active_id
             commands += self._sequence(self.responses.cancel(scope))
         return commands
@@ -145,12 +159,25 @@ class ModelSession:
         """The connection is gone."""
         self.responses.reset()
         self._beside.clear()
-        self._unwanted = False
+        self._deleted.clear()
         self._silenced = None
+
+    def _note_created(self, item: types.Item) -> None:
+        """Remember the parts of a tool call, which whoever deletes it must delete together."""
+        if not isinstance(item.id, str):
+            return  # The model names it, and tells us when it confirms the item.
+        if isinstance(item, types.FunctionCallItem):
+            self._call_items.created(item.id, item.call_id if isinstance(item.call_id, str) else None)
+        elif isinstance(item, types.FunctionCallOutputItem):
+            self._call_items.answered(item.call_id, item.id)
 
     def _cut(self, now: float) -> Commands:
         commands: Commands = []
-        for cut in self.playback.interrupt(now):
+        # Of a response that goes on, the model has more than it sent, so that is cut even when all that was sent was heard.
+        goes_on = self._playing is not None and self._playing == self.responses.active_id != self._silenced
+        latest = self.playback.current(now) if goes_on else None
+        cuts = self.playback.interrupt(now) or ([] if latest is None else [latest])
+        for cut in cuts:
             commands.append(Emit(RealtimeModelAudioInterruptedEvent(cut.item_id, cut.content_index, cut)))
             truncate = client.ConversationItemTruncate(
                 item_id=cut.item_id, content_index=cut.content_index, audio_end_ms=int(cut.heard_ms)
@@ -169,15 +196,13 @@ class ModelSession:
                 case CancelResponse(event_id, response_id):
                     commands.append(Send(cancel or client.ResponseCancel(event_id=event_id, response_id=response_id or UNSET)))
                 case GaveUp("response_timeout", _):
-                    self._unwanted = False
                     error: ModelFault = ResponseTimeoutError("the model did not answer a request for a response in time")
                     commands.append(Emit(RealtimeModelErrorEvent(error)))
                 case GaveUp("overflow", _):
                     error = ModelFault("too many requests for a response wait; ask for fewer")
                     commands.append(Emit(RealtimeModelErrorEvent(error)))
                 case GaveUp():
-                    # The server's own error event says why. There is nothing to cancel: the next response is another one.
-                    self._unwanted = False
+                    pass  # The server's own error event says why.
         return commands
 
     def _on_audio_delta(self, event: server.ResponseOutputAudioDelta, now: float) -> Commands:
@@ -201,26 +226,44 @@ class ModelSession:
 
     def _on_error(self, event: server.ErrorEvent, now: float) -> Commands:
         error = event.error
-        before = (self.responses.state, self.responses.waiting)
+        race = self.responses.is_race(error.event_id, error.code)
         commands = self._sequence(self.responses.refused(error.event_id, error.code, now))
-        raced = before != (self.responses.state, self.responses.waiting) and error.code in _RACES
-        # A race between the server's own response and ours is settled by the sequencer and is nobody's error.
-        return commands if raced else [Emit(RealtimeModelErrorEvent(error)), *commands]
+        # A race is settled by the sequencer and is nobody's error.
+        return commands if race else [Emit(RealtimeModelErrorEvent(error)), *commands]
 
     def _on_input_timeout(self, event: server.InputAudioBufferTimeoutTriggered, now: float) -> Commands:
         del now
         return [Emit(RealtimeModelInputAudioTimeoutTriggeredEvent(event.item_id, event.audio_start_ms, event.audio_end_ms))]
 
-    def _on_item(self, event: server.ConversationItemAdded | server.ConversationItemDone, now: float) -> Commands:
+    def _on_item(self, event: ItemReport, now: float) -> Commands:
         del now
         previous = event.previous_item_id if isinstance(event.previous_item_id, str) else None
+        item_id = event.item.id if isinstance(event.item, types.Item) and isinstance(event.item.id, str) else ""
+        if not isinstance(event, server.ConversationItemDone):
+            self._deleted.pop(item_id, None)  # Somebody has created it anew.
+        if not item_id or item_id in self._deleted:
+            return []
+        if isinstance(event.item, types.FunctionCallOutputItem):
+            self._call_items.answered(event.item.call_id, item_id)
+            return [Emit(RealtimeModelToolOutputEvent(event.item.call_id, event.item.output, item_id, previous))]
         item = item_from_wire(event.item, previous)
-        if item is None or isinstance(item, RealtimeToolCallItem):
-            return []  # Tool calls enter the history when their arguments are complete.
+        if item is None or (isinstance(item, RealtimeToolCallItem) and not self._is_clients(item)):
+            return [Emit(RealtimeModelItemPlacedEvent(item_id, previous))]
         return [Emit(RealtimeModelItemUpdatedEvent(item))]
+
+    def _is_clients(self, item: RealtimeToolCallItem) -> bool:
+        """Did a client create this call? One that a response makes enters the history when it is whole, as it is run."""
+        if item.status == "completed" and self._call_items.created(item.item_id, item.call_id):
+            return True
+        self._call_items.made(item.item_id, item.call_id)
+        return False
 
     def _on_item_deleted(self, event: server.ConversationItemDeleted, now: float) -> Commands:
         del now
+        self._call_items.deleted(event.item_id)
+        self._deleted[event.item_id] = None
+        if len(self._deleted) > MAX_DELETED:
+            self._deleted.popitem(last=False)
         return [Emit(RealtimeModelItemDeletedEvent(event.item_id))]
 
     def _on_item_retrieved(self, event: server.ConversationItemRetrieved, now: float) -> Commands:
@@ -231,11 +274,12 @@ class ModelSession:
     def _on_output_item(self, event: server.ResponseOutputItemAdded | server.ResponseOutputItemDone, now: float) -> Commands:
         del now
         item = item_from_wire(event.item, None)
-        if item is None:
+        if item is None or item.item_id in self._deleted or event.response_id in self._beside:
+            # Calls too: there is no such call in the conversation that an output could answer.
             return []
-        beside = event.response_id in self._beside
         if not isinstance(item, RealtimeToolCallItem):
-            return [] if beside else [Emit(RealtimeModelItemUpdatedEvent(item))]
+            return [Emit(RealtimeModelItemUpdatedEvent(item))]
+        self._call_items.made(item.item_id, item.call_id)
         if not isinstance(event, server.ResponseOutputItemDone) or item.status != "completed":
             return []  # A call that was interrupted while it was written is never carried out.
         self.responses.withdraw(event.response_id)
@@ -256,19 +300,16 @@ class ModelSession:
             self._beside.add(event.response.id or "")
             return []
         response_id = event.response.id or ""
-        self.responses.created(response_id)
-        commands: Commands = [Emit(RealtimeModelTurnStartedEvent(response_id=response_id))]
-        if self._unwanted:
-            self._unwanted = False
+        cancel = self.responses.created(response_id)
+        if cancel:
             self._silenced = response_id
-            commands += self._sequence(self.responses.cancel())
-        return commands
+        return [Emit(RealtimeModelTurnStartedEvent(response_id=response_id)), *self._sequence(cancel)]
 
     def _on_response_done(self, event: server.ResponseDone, now: float) -> Commands:
         response = event.response
         commands: Commands = []
         if response.usage is not None:
-            commands.append(Emit(_usage(response.usage)))
+            commands.append(Emit(_usage(response.usage, response.id)))
         if response.conversation_id is None:
             self._beside.discard(response.id or "")
             return commands
@@ -300,33 +341,40 @@ class ModelSession:
     def _on_speech_started(self, event: server.InputAudioBufferSpeechStarted, now: float) -> Commands:
         commands: Commands = [Emit(RealtimeModelSpeechStartedEvent(event.item_id, event.audio_start_ms))]
         if self._server_interrupts:
+            commands += self._cut(now)
             # The server cancels the response by itself; what is still on its way of it is void from here on.
             self._silenced = self.responses.active_id
-            commands += self._cut(now)
         return commands
 
     def _on_speech_stopped(self, event: server.InputAudioBufferSpeechStopped, now: float) -> Commands:
         del now
         return [Emit(RealtimeModelSpeechStoppedEvent(event.item_id, event.audio_end_ms))]
 
+    def _is_void(self, response_id: str, item_id: str) -> bool:
+        """Are these words no part of the conversation?"""
+        return response_id == self._silenced or response_id in self._beside or item_id in self._deleted
+
     def _on_text_delta(self, event: server.ResponseOutputTextDelta, now: float) -> Commands:
         del now
-        if event.response_id == self._silenced or event.response_id in self._beside:
+        if self._is_void(event.response_id, event.item_id):
             return []
         return [Emit(RealtimeModelOutputTextDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
 
     def _on_transcript_delta(self, event: server.ResponseOutputAudioTranscriptDelta, now: float) -> Commands:
         del now
-        if event.response_id == self._silenced or event.response_id in self._beside:
+        if self._is_void(event.response_id, event.item_id):
             return []
         return [Emit(RealtimeModelTranscriptDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
 
     def _on_transcription(self, event: server.ConversationItemInputAudioTranscriptionCompleted, now: float) -> Commands:
         del now
+        if event.item_id in self._deleted:
+            return []
         return [Emit(RealtimeModelInputAudioTranscriptionCompletedEvent(event.item_id, event.transcript))]
 
 
-_RACES = {"conversation_already_has_active_response", "response_cancel_not_active"}
+# How an item of the conversation is reported; the last is the beta protocol's name, which other servers still use.
+ItemReport: TypeAlias = server.ConversationItemAdded | server.ConversationItemDone | server.ConversationItemCreated
 
 
 def _out_of_band(event: client.ResponseCreate) -> bool:
@@ -334,11 +382,11 @@ def _out_of_band(event: client.ResponseCreate) -> bool:
     return isinstance(body, types.ResponseCreateParams) and body.conversation == "none"
 
 
-def _usage(usage: types.Usage) -> RealtimeModelUsageEvent:
+def _usage(usage: types.Usage, response_id: str) -> RealtimeModelUsageEvent:
     read = usage.input_tokens or 0
     written = usage.output_tokens or 0
     total = Usage(1, read, written, usage.total_tokens or read + written)
-    return RealtimeModelUsageEvent(total, _input_details(usage), _output_details(usage))
+    return RealtimeModelUsageEvent(total, _input_details(usage), _output_details(usage), response_id)
 
 
 def _input_details(usage: types.Usage) -> InputTokensDetails | None:
@@ -366,6 +414,7 @@ def _output_details(usage: types.Usage) -> OutputTokensDetails | None:
 
 _HANDLERS: dict[type, Callable[[ModelSession, Any, float], Commands]] = {
     server.ConversationItemAdded: ModelSession._on_item,
+    server.ConversationItemCreated: ModelSession._on_item,
     server.ConversationItemDeleted: ModelSession._on_item_deleted,
     server.ConversationItemDone: ModelSession._on_item,
     server.ConversationItemInputAudioTranscriptionCompleted: ModelSession._on_transcription,

@@ -55,6 +55,19 @@ class PlaybackCursor:
         """Tell whether audio that was sent is still being played."""
         return self.heard_ms(now) < self.sent_ms
 
+    def current(self, now: float) -> Cut | None:
+        """Return the item that is heard now, or else was heard last, and how much of it; None when nothing was sent.
+
+        Playback goes on: this only looks. Of an item heard to its end exactly what was sent counts as heard.
+        """
+        heard = self.heard_ms(now)
+        span = next((span for span in self._spans if heard < span.end), self._spans[-1] if self._spans else None)
+        if span is None:
+            return None
+        key = (span.item_id, span.content_index)
+        sent = self._item_sent.get(key, span.offset + span.end - span.start)
+        return Cut(*key, sent if heard >= span.end else span.offset + max(0.0, heard - span.start), sent)
+
     def sent(self, item_id: str, content_index: int, duration_ms: float, now: float) -> float:
         """Note that audio of an item was sent, and return the new end of the line."""
         if self.heard_ms(now) >= self.sent_ms:

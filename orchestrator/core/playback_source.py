@@ -18,6 +18,9 @@ class PlaybackSource(Protocol):
     def sent(self, item_id: str, content_index: int, duration_ms: float, now: float) -> float:
         """Note that audio was sent."""
 
+    def current(self, now: float) -> Cut | None:
+        """Return what is heard now, or else was heard last, and how much of it; None when that is not known."""
+
     def interrupt(self, now: float) -> list[Cut]:
         """Stop playback and say what was cut where; empty when nothing was playing."""
 
@@ -50,6 +53,14 @@ class TrackedPlayback:
         self._total += duration_ms
         return self._total
 
+    def current(self, now: float) -> Cut | None:
+        """Return what the tracker says is playing or was played last; None for what was not sent. See `PlaybackSource`."""
+        del now
+        state = self._tracker.get_state()
+        key = (state["current_item_id"], state["current_item_content_index"])
+        sent_ms = self._sent.get(key)
+        return None if sent_ms is None else Cut(*key, self._heard(state, sent_ms), sent_ms)
+
     def interrupt(self, now: float) -> list[Cut]:
         """Cut what the tracker says is playing, and at 0 what was sent after it."""
         del now
@@ -63,10 +74,14 @@ class TrackedPlayback:
         for index, (part, sent_ms) in enumerate(parts):
             if start is not None and index < start:
                 continue
-            heard = min(max(float(state["elapsed_ms"] or 0.0), 0.0), sent_ms) if index == start else 0.0
+            heard = self._heard(state, sent_ms) if index == start else 0.0
             if heard < sent_ms:
                 cuts.append(Cut(*part, heard, sent_ms))
         return cuts
+
+    def _heard(self, state: Any, sent_ms: float) -> float:
+        """Never more than was sent, whatever the program reports."""
+        return min(max(float(state["elapsed_ms"] or 0.0), 0.0), sent_ms)
 
 
 class UntrackedPlayback:
@@ -76,6 +91,11 @@ class UntrackedPlayback:
         """Nothing to note."""
         del item_id, content_index, duration_ms, now
         return 0.0
+
+    def current(self, now: float) -> Cut | None:
+        """Nobody but the caller knows."""
+        del now
+        return None
 
     def interrupt(self, now: float) -> list[Cut]:
         """Nothing to cut: the caller will say."""

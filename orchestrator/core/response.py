@@ -59,10 +59,11 @@ ResponseCommand: TypeAlias = CreateResponse | CancelResponse | GaveUp
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """A request on the wire, and the event id by which a refusal of it is known."""
+    """A request on the wire, and the event id by which a refusal of it is known. Nobody wants one any more that is `void`."""
 
     event_id: str
     request: ResponseRequest
+    void: bool = False
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -114,13 +115,8 @@ class ResponseSequencer:
 
     def request(self, request: ResponseRequest, now: float) -> list[ResponseCommand]:
         """Ask for a response as soon as none is under way."""
-        if request.body is None:
-            for index, entry in enumerate(self._waiting):
-                if entry.request.body is None:
-                    if entry.request.after != request.after:
-                        # It now serves more than the tool calls of one response.
-                        self._waiting[index] = _Waiting(ResponseRequest(), entry.give_up_at)
-                    return []
+        if self._joins(request):
+            return []
         if len(self._waiting) >= MAX_WAITING:
             return [GaveUp("overflow", request)]
         self._waiting.append(_Waiting(request, now + self._wait_timeout))
@@ -130,11 +126,21 @@ class ResponseSequencer:
         """A response goes on calling tools: what its earlier calls alone asked for would come too early."""
         self._waiting = deque(entry for entry in self._waiting if entry.request.after != response_id)
 
-    def created(self, response_id: str) -> None:
-        """Note that the model started a response of the default conversation."""
+    def created(self, response_id: str) -> list[ResponseCommand]:
+        """Note that the model started a response of the default conversation; one that was given up meanwhile is cancelled."""
+        unwanted = self.state is ResponseState.REQUESTED and self._asked is not None and self._asked.void
         self._machine.signal(ResponseSignal.CREATED)
         self.active_id = response_id
         self._asked_until = None
+        return self.cancel() if unwanted else []
+
+    def abandon(self) -> None:
+        """Give up the request that is on the wire: what comes of it is cancelled, and it is not asked for again.
+
+        As long as the model has neither answered nor refused it, the response under way may be its answer or the model's own.
+        """
+        if self._asked is not None:
+            self._asked = msgspec.structs.replace(self._asked, void=True)
 
     def done(self, response_id: str, now: float) -> list[ResponseCommand]:
         """Note that a response ended; one that is not the active one changes nothing."""
@@ -152,6 +158,12 @@ class ResponseSequencer:
         self._machine.signal(ResponseSignal.CANCEL)
         return [CancelResponse(self._mint("cancel"), self.active_id)]
 
+    def is_race(self, event_id: str | None, code: str | None) -> bool:
+        """Tell whether an error only says that the model's own response, or its end, was faster than what we asked for."""
+        if code == NOTHING_TO_CANCEL:
+            return self.state is ResponseState.CANCELLING
+        return code == ALREADY_ACTIVE and self._asked is not None and event_id == self._asked.event_id
+
     def refused(self, event_id: str | None, code: str | None, now: float) -> list[ResponseCommand]:
         """Take in an error of the model, which may answer one of our requests."""
         if self.state is ResponseState.CANCELLING and code == NOTHING_TO_CANCEL:
@@ -161,7 +173,7 @@ class ResponseSequencer:
         if asked is None or event_id != asked.event_id:
             return []
         self._asked = None
-        if code == ALREADY_ACTIVE:
+        if code == ALREADY_ACTIVE and not asked.void and not self._joins(asked.request):
             # The model's own response was first, so the active one is not ours: ours is asked for again after it.
             self._waiting.appendleft(_Waiting(asked.request, now + self._wait_timeout))
         if self.state is not ResponseState.REQUESTED:
@@ -191,6 +203,18 @@ class ResponseSequencer:
         self._asked = None
         self._asked_until = None
         self.active_id = None
+
+    def _joins(self, request: ResponseRequest) -> bool:
+        """Let an automatic request be served with another one that waits; returns whether there is one."""
+        if request.body is not None:
+            return False
+        for index, entry in enumerate(self._waiting):
+            if entry.request.body is None:
+                if entry.request.after != request.after:
+                    # It now serves more than the tool calls of one response.
+                    self._waiting[index] = _Waiting(ResponseRequest(), entry.give_up_at)
+                return True
+        return False
 
     def _next(self, now: float) -> list[ResponseCommand]:
         if self.state is not ResponseState.IDLE or not self._waiting:

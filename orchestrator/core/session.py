@@ -6,6 +6,7 @@ a method of its own, since it is the one thing that comes many times a second an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -38,27 +39,33 @@ from orchestrator.core.events import (
     RealtimeModelInputAudioTimeoutTriggeredEvent,
     RealtimeModelInputAudioTranscriptionCompletedEvent,
     RealtimeModelItemDeletedEvent,
+    RealtimeModelItemPlacedEvent,
     RealtimeModelItemUpdatedEvent,
     RealtimeModelSpeechStartedEvent,
     RealtimeModelSpeechStoppedEvent,
     RealtimeModelToolCallEvent,
+    RealtimeModelToolOutputEvent,
     RealtimeModelTranscriptDeltaEvent,
     RealtimeModelTurnEndedEvent,
     RealtimeModelTurnStartedEvent,
     RealtimeModelUsageEvent,
 )
 from orchestrator.core.items import RealtimeToolCallItem
-from orchestrator.core.tool_calls import ToolCalls
-from orchestrator.core.turn import Turn
+from orchestrator.core.tool_calls import Answer, ToolCall, ToolCalls
+from orchestrator.core.turn import FirstAudio, Turn
 from orchestrator.errors import ModelBehaviorError
 
 __all__ = ["SessionCore"]
 
 
 class SessionCore:
-    """History, floor and tool calls of one session."""
+    """History, floor and tool calls of one session.
 
-    def __init__(self, agent: str) -> None:
+    With `hold_answers`, the output that asks for the next response waits for the end of the response that called the tool,
+    where both are known: only then is it certain that no further call belongs to it. `ModelSession` sees to that by itself.
+    """
+
+    def __init__(self, agent: str, *, hold_answers: bool = False) -> None:
         # Name of the agent that speaks now.
         self.agent = agent
         self.conversation = Conversation()
@@ -68,14 +75,16 @@ class SessionCore:
         self._turn_agent: str | None = None
         # The response under way, None between two.
         self.active_response: str | None = None
+        self._hold_answers = hold_answers
+        self._held: list[Answer] = []
 
     def receive(self, event: RealtimeModelEvent, now: float) -> list[SessionCommand]:
         """Take in a model event and return what to do. Events that concern nobody here return nothing."""
         handler = _HANDLERS.get(type(event))
         return [] if handler is None else handler(self, event, now)
 
-    def audio(self, event: RealtimeModelAudioEvent, now: float) -> float | None:
-        """Take in agent audio. Returns the seconds since the caller's turn ended, once per turn, else None."""
+    def audio(self, event: RealtimeModelAudioEvent, now: float) -> FirstAudio | None:
+        """Take in agent audio. Tells of the first of a turn, else None."""
         self.conversation.audio(event.item_id, event.content_index, event.duration_ms)
         return self.turn.audio(now)
 
@@ -90,9 +99,31 @@ class SessionCore:
         answer = self.tool_calls.answered(call_id, output)
         if answer is None:
             return []
-        commands: list[SessionCommand] = [AnswerTool(answer)]
-        if self.conversation.tool_output(answer.call.item_id, output) is not Change.NONE:
-            commands.append(HistoryChanged())
+        if answer.start_response and self._goes_on(answer.call):
+            self._held.append(answer)
+            return []
+        return self._give(answer)
+
+    def guardrail_tripped(self, item_id: str, guardrails: list[str]) -> list[SessionCommand]:
+        """Note that a message of the agent tripped guardrails."""
+        return self._changed(self.conversation.tripped(item_id, guardrails), item_id)
+
+    def _goes_on(self, call: ToolCall) -> bool:
+        """May the response that made this call make further ones?"""
+        return self._hold_answers and call.response_id is not None and call.response_id == self.active_response
+
+    def _give(self, answer: Answer) -> list[SessionCommand]:
+        """Give the model an output. The history comes first: the end of the call is reported when the output is sent."""
+        changed = self.conversation.tool_output(answer.call.item_id, answer.output)
+        return [*([] if changed is Change.NONE else [HistoryChanged()]), AnswerTool(answer)]
+
+    def _give_held(self) -> list[SessionCommand]:
+        """A response is over: the last of its answers asks for the next one, unless further calls of it are open."""
+        commands: list[SessionCommand] = []
+        held, self._held = self._held, []
+        for index, answer in enumerate(held):
+            last = index == len(held) - 1 and not self.tool_calls.waits_for_others(answer.call)
+            commands += self._give(dataclasses.replace(answer, start_response=last))
         return commands
 
     def _on_audio_done(self, event: RealtimeModelAudioDoneEvent, now: float) -> list[SessionCommand]:
@@ -127,6 +158,11 @@ class SessionCore:
         del now
         return self._changed(self.conversation.delete(event.item_id), event.item_id)
 
+    def _on_item_placed(self, event: RealtimeModelItemPlacedEvent, now: float) -> list[SessionCommand]:
+        del now
+        self.conversation.place(event.item_id, event.previous_item_id)
+        return []
+
     def _on_item_updated(self, event: RealtimeModelItemUpdatedEvent, now: float) -> list[SessionCommand]:
         del now
         item = event.item
@@ -154,6 +190,11 @@ class SessionCore:
             return [Fault(error)]
         return [] if call is None else [StartTool(call)]
 
+    def _on_tool_output(self, event: RealtimeModelToolOutputEvent, now: float) -> list[SessionCommand]:
+        del now
+        changed = self.conversation.output_item(event.call_id, event.output, event.item_id, event.previous_item_id)
+        return self._changed(changed, event.item_id)
+
     def _on_transcript_delta(self, event: RealtimeModelTranscriptDeltaEvent, now: float) -> list[SessionCommand]:
         del now
         # Words that come one by one change the history silently; only a new item is worth an event.
@@ -166,22 +207,27 @@ class SessionCore:
 
     def _on_turn_ended(self, event: RealtimeModelTurnEndedEvent, now: float) -> list[SessionCommand]:
         del now
+        if self.active_response is not None and event.response_id not in (None, self.active_response):
+            return []  # The late end of one that another has overtaken.
         self.turn.response_ended()
         if event.response_id == self.active_response:
             self.active_response = None
         agent, self._turn_agent = self._turn_agent or self.agent, None
-        return [TurnEnded(agent, event.status)]
+        return [TurnEnded(agent, event.status), *self._give_held()]
 
     def _on_turn_started(self, event: RealtimeModelTurnStartedEvent, now: float) -> list[SessionCommand]:
         del now
         self.turn.response_started()
         self.active_response = event.response_id
         self._turn_agent = self.agent
-        return [TurnBegan(self.agent)]
+        # The end of the response before it was lost on the way, if answers still wait for it.
+        return [*self._give_held(), TurnBegan(self.agent)]
 
     def _on_usage(self, event: RealtimeModelUsageEvent, now: float) -> list[SessionCommand]:
         del now
-        return [Used(event.usage)]
+        read = event.input_tokens_details or event.usage.input_tokens_details
+        written = event.output_tokens_details or event.usage.output_tokens_details
+        return [Used(dataclasses.replace(event.usage, input_tokens_details=read, output_tokens_details=written))]
 
     def _changed(self, change: Change, item_id: str) -> list[SessionCommand]:
         if change is Change.NONE:
@@ -201,10 +247,12 @@ _HANDLERS: dict[type, Callable[[SessionCore, Any, float], list[SessionCommand]]]
     RealtimeModelInputAudioTimeoutTriggeredEvent: SessionCore._on_input_timeout,
     RealtimeModelInputAudioTranscriptionCompletedEvent: SessionCore._on_transcription,
     RealtimeModelItemDeletedEvent: SessionCore._on_item_deleted,
+    RealtimeModelItemPlacedEvent: SessionCore._on_item_placed,
     RealtimeModelItemUpdatedEvent: SessionCore._on_item_updated,
     RealtimeModelSpeechStartedEvent: SessionCore._on_speech_started,
     RealtimeModelSpeechStoppedEvent: SessionCore._on_speech_stopped,
     RealtimeModelToolCallEvent: SessionCore._on_tool_call,
+    RealtimeModelToolOutputEvent: SessionCore._on_tool_output,
     RealtimeModelTranscriptDeltaEvent: SessionCore._on_transcript_delta,
     RealtimeModelTurnEndedEvent: SessionCore._on_turn_ended,
     RealtimeModelTurnStartedEvent: SessionCore._on_turn_started,

@@ -49,10 +49,12 @@ class Answer:
 class ToolCalls:
     """All calls of a session. Answered ones are remembered (the latest thousand), so that a repeat is known as one."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_calls", "_handoff")
 
     def __init__(self) -> None:
         self._calls: OrderedDict[str, ToolCall] = OrderedDict()
+        # The latest call that was let through as a handoff.
+        self._handoff: ToolCall | None = None
 
     @property
     def open(self) -> list[ToolCall]:
@@ -80,6 +82,20 @@ class ToolCalls:
         self._trim()
         return call
 
+    def may_hand_off(self, call: ToolCall) -> bool:
+        """Tell whether this call may hand the conversation over.
+
+        Only the first handoff of a response may, and none while another is under way: two of them would leave the
+        conversation with whichever happens to end last.
+        """
+        other = self._handoff
+        if other is not None and other is not call:
+            together = call.response_id is not None and call.response_id == other.response_id
+            if together or other.state not in _CLOSED:
+                return False
+        self._handoff = call
+        return True
+
     def ask(self, call: ToolCall) -> None:
         """A person must approve the call before it runs."""
         call.machine.signal(ToolCallSignal.ASK)
@@ -94,8 +110,11 @@ class ToolCalls:
         if call is None or not call.machine.allows(ToolCallSignal.ANSWER):
             return None
         call.machine.signal(ToolCallSignal.ANSWER)
-        waits = any(other.response_id == call.response_id for other in self.open)
-        return Answer(call, output, start_response=not waits)
+        return Answer(call, output, start_response=not self.waits_for_others(call))
+
+    def waits_for_others(self, call: ToolCall) -> bool:
+        """Tell whether calls that were made together with this one are not answered yet."""
+        return any(other.response_id == call.response_id for other in self.open)
 
     def drop_all(self) -> list[ToolCall]:
         """The session ends: drop the open calls and return them."""

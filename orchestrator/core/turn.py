@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from orchestrator.core.states import TURN, Machine, TurnSignal, TurnState
 
-__all__ = ["Turn"]
+__all__ = ["FirstAudio", "Turn"]
+
+
+class FirstAudio(NamedTuple):
+    """The agent takes the floor, so long after the caller's turn ended; None when no speech of the caller led to it."""
+
+    seconds_after_speech: float | None
 
 
 class Turn:
@@ -29,18 +37,21 @@ class Turn:
 
     def speech_stopped(self, now: float) -> None:
         """The caller's turn ended."""
-        self._machine.signal(TurnSignal.SPEECH_STOPPED)
-        self._speech_ended_at = now
+        # While the agent has the floor it is the end of something that nobody waits for an answer to.
+        if self._machine.signal(TurnSignal.SPEECH_STOPPED) is TurnState.OPEN:
+            self._speech_ended_at = now
 
     def response_started(self) -> None:
         """The model began a response."""
         self._machine.signal(TurnSignal.RESPONSE_STARTED)
 
-    def audio(self, now: float) -> float | None:
-        """Agent audio went out. Returns the seconds since the caller's turn ended, once per turn, else None."""
-        self._machine.signal(TurnSignal.AUDIO)
+    def audio(self, now: float) -> FirstAudio | None:
+        """Agent audio went out. Tells of the first of a turn, else None."""
+        before = self._machine.state
+        if self._machine.signal(TurnSignal.AUDIO) is before:
+            return None
         ended, self._speech_ended_at = self._speech_ended_at, None
-        return None if ended is None else now - ended
+        return FirstAudio(None if ended is None else now - ended)
 
     def response_ended(self) -> None:
         """The model ended its response."""

@@ -159,7 +159,11 @@ class RealtimeToolExecutionConfig(TypedDict, total=False):
 
 
 class RealtimeRunConfig(TypedDict, total=False):
-    """Settings of a run."""
+    """Settings of a run.
+
+    `tracing_disabled` switches the provider's recording and our own spans off. Spans hold nothing of what was said unless
+    `trace_include_content` is True; they go to `tracer_provider`, or to the one that the program has set up for OpenTelemetry.
+    """
 
     model_settings: RealtimeSessionModelSettings
     output_guardrails: list[Any]
@@ -167,6 +171,8 @@ class RealtimeRunConfig(TypedDict, total=False):
     hooks: Any
     guardrails_settings: RealtimeGuardrailsSettings
     tracing_disabled: bool
+    trace_include_content: bool
+    tracer_provider: Any
     async_tool_calls: bool
     tool_execution: RealtimeToolExecutionConfig
     tool_error_formatter: Callable[..., str | Awaitable[str | None] | None]

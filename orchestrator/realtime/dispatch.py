@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.callables import call_user_function
 from orchestrator.errors import UserError
 from orchestrator.handoffs import Handoff
-from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.agent import RealtimeAgent, enabled_now
 from orchestrator.realtime.handoffs import as_handoff
 from orchestrator.run_context import RunContextWrapper
 from orchestrator.tool import FunctionTool
@@ -42,7 +41,7 @@ async def agent_settings(
         async with asyncio.TaskGroup() as group:
             instructions = group.create_task(agent.get_system_prompt(context))
             tools = group.create_task(agent.get_all_tools(context))
-            handoffs = group.create_task(_enabled_handoffs(agent.handoffs, agent, context))
+            handoffs = group.create_task(enabled_now(_as_handoffs(agent.handoffs), context, agent))
     except BaseExceptionGroup as failed:
         # The first failure has stopped the others; it is the program's own exception that the program wants to see.
         raise failed.exceptions[0] from None
@@ -55,21 +54,16 @@ async def agent_settings(
     if agent.prompt is not None:
         settings["prompt"] = agent.prompt
     settings |= overlay
+    if "tools" in overlay:
+        settings["tools"] = await enabled_now(overlay["tools"], context, agent)
     if "handoffs" in overlay:
-        settings["handoffs"] = await _enabled_handoffs(overlay["handoffs"], agent, context)
+        settings["handoffs"] = await enabled_now(_as_handoffs(overlay["handoffs"]), context, agent)
     function_tools = [tool for tool in settings["tools"] if isinstance(tool, FunctionTool)]
     return settings, DispatchTable(agent, function_tools, settings["handoffs"])
 
 
-async def _enabled_handoffs(
-    entries: Iterable[Any], agent: RealtimeAgent[Any], context: RunContextWrapper[Any]
-) -> list[Handoff]:
-    enabled = []
-    for handoff in filter(None, map(as_handoff, entries)):
-        answer = handoff.is_enabled
-        if await call_user_function(answer, context, agent) if callable(answer) else answer:
-            enabled.append(handoff)
-    return enabled
+def _as_handoffs(entries: Iterable[Any]) -> list[Handoff]:
+    return [handoff for handoff in map(as_handoff, entries) if handoff is not None]
 
 
 def _refuse_duplicates(tools: tuple[FunctionTool, ...], handoffs: tuple[Handoff, ...]) -> None:

@@ -32,7 +32,8 @@ class EventHub:
 
     def __init__(self, observer: SessionObserver | None) -> None:
         self.observer = observer
-        self._streams: list[EventStream] = []
+        # Replaced and never changed in place: the collector may take a loop away in the middle of a delivery.
+        self._streams: tuple[EventStream, ...] = ()
         # What happened while nobody iterated: before the first loop, or between two. The next loop takes it over.
         self._backlog: EventStream | None = None
         self._closed = False
@@ -47,7 +48,7 @@ class EventHub:
         """Begin to keep events for the first loop."""
         if self.observer is None:
             self._backlog = EventStream()
-            self._streams.append(self._backlog)
+            self._streams = (*self._streams, self._backlog)
 
     def emit(self, event: RealtimeSessionEvent) -> None:
         """Deliver an event."""
@@ -68,7 +69,7 @@ class EventHub:
             if self._closed:
                 stream.close(self._exception)
             else:
-                self._streams.append(stream)
+                self._streams = (*self._streams, stream)
         return EventIterator(stream, self._take_back)
 
     def close(self, exception: Exception | None = None) -> None:
@@ -79,10 +80,10 @@ class EventHub:
         self._exception = exception
         for stream in self._streams:
             stream.close(exception)
-        self._streams.clear()
+        self._streams = ()
 
     def _take_back(self, stream: EventStream) -> None:
         if self._backlog is None:
             self._backlog = stream
-        elif stream in self._streams:
-            self._streams.remove(stream)
+        else:
+            self._streams = tuple(other for other in self._streams if other is not stream)

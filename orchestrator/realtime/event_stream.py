@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -83,13 +85,22 @@ class EventStream:
 
 
 class EventIterator:
-    """One `async for` over a session. When the loop is left, its stream goes back: the next loop carries on there."""
+    """One `async for` over a session. When the loop is left, its stream goes back: the next loop carries on there.
 
-    __slots__ = ("_give_back", "_stream")
+    Made on the event loop that the session belongs to, if one runs. The collector may find it on any thread; the stream goes
+    back on that loop all the same.
+    """
+
+    __slots__ = ("_give_back", "_loop", "_stream", "_thread")
 
     def __init__(self, stream: EventStream, give_back: Callable[[EventStream], None]) -> None:
         self._stream = stream
         self._give_back = give_back
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+        self._thread = threading.get_ident()
 
     def __aiter__(self) -> EventIterator:
         return self
@@ -99,4 +110,8 @@ class EventIterator:
 
     def __del__(self) -> None:
         # `break` tells an iterator nothing; only that nobody holds it any more.
-        self._give_back(self._stream)
+        if threading.get_ident() == self._thread:
+            self._give_back(self._stream)
+        elif self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # The loop is closed, and with it the session.
+                self._loop.call_soon_threadsafe(self._give_back, self._stream)

@@ -22,6 +22,8 @@ from orchestrator.realtime.inside import Inside
 __all__ = ["Guarding"]
 
 DEFAULT_DEBOUNCE = 100
+# Added to the correction when nothing was left to be cut: the model must not believe that its words were stopped.
+HEARD = ". The user has heard all of the message that did so; it cannot be taken back."
 
 
 class Guarding:
@@ -69,27 +71,28 @@ class Guarding:
         self._inside.tasks.spawn(self._run_output(self._output_guardrails(), self._agent, check), "output guardrails")
 
     async def _run_output(self, guardrails: Sequence[Any], agent: RealtimeAgent[Any], check: Check) -> None:
-        tripped = await self._tripped(guardrails, agent, check.text)
+        with self._inside.spans.guardrails(_names_of(guardrails), stage="output", response_id=check.response_id) as step:
+            tripped = await self._tripped(guardrails, agent, check.text)
+            step.finished(tripped=bool(tripped))
         if not tripped or not self._windows.trip(check.response_id):
             return
         inside = self._inside
         inside.hub.emit(RealtimeGuardrailTripped(tripped, check.text, inside.info))
-        active = inside.core.active_response
-        if active == check.response_id:
-            if check.spoken:
-                stop = RealtimeModelSendInterrupt(force_response_cancel=True, response_id=active)
-            else:
-                stop = RealtimeModelSendInterrupt(response_id=active, cancel_response_only=True)
-            inside.submit(stop)
-        elif check.spoken:
-            inside.submit(RealtimeModelSendInterrupt(response_id=check.response_id, playback_only=True))
-        if active in (None, check.response_id):
+        inside.perform(inside.core.guardrail_tripped(check.item_id, _names(tripped)))
+        stop = _stop(check, active=inside.core.active_response == check.response_id)
+        if stop is not None:
+            # Awaited, so that it is known what the caller heard of it.
+            await inside.send(stop)
+        if inside.core.active_response in (None, check.response_id):
             # Not after a newer response: what it says is an answer to something else.
-            self._correct(tripped)
+            heard = check.spoken and inside.core.conversation.was_heard_to_its_end(check.item_id)
+            self._correct(tripped, HEARD if heard else "")
 
     async def _run_input(self, guardrails: Sequence[Any], text: str) -> None:
         inside = self._inside
-        tripped = await self._tripped(guardrails, inside.agent, text)
+        with inside.spans.guardrails(_names_of(guardrails), stage="input", response_id=None) as step:
+            tripped = await self._tripped(guardrails, inside.agent, text)
+            step.finished(tripped=bool(tripped))
         if tripped:
             inside.hub.emit(RealtimeGuardrailTripped(tripped, text, inside.info))
             inside.submit(RealtimeModelSendInterrupt(force_response_cancel=True))
@@ -108,10 +111,26 @@ class Guarding:
                 tripped.append(result)
         return tripped
 
-    def _correct(self, tripped: Sequence[Any]) -> None:
+    def _correct(self, tripped: Sequence[Any], addition: str = "") -> None:
         """Tell the model. Its answer waits, as any, until the response under way has ended."""
-        names = ", ".join(result.guardrail.get_name() for result in tripped)
-        self._inside.submit(RealtimeModelSendUserInput(f"guardrail triggered: {names}"))
+        self._inside.submit(RealtimeModelSendUserInput(f"guardrail triggered: {', '.join(_names(tripped))}{addition}"))
+
+
+def _names(tripped: Sequence[Any]) -> list[str]:
+    return _names_of([result.guardrail for result in tripped])
+
+
+def _names_of(guardrails: Sequence[Any]) -> list[str]:
+    return [guardrail.get_name() for guardrail in guardrails]
+
+
+def _stop(check: Check, *, active: bool) -> RealtimeModelSendInterrupt | None:
+    """Return what stops the text that was checked, if anything is left to be stopped of it."""
+    if not active:
+        return RealtimeModelSendInterrupt(response_id=check.response_id, playback_only=True) if check.spoken else None
+    if check.spoken:
+        return RealtimeModelSendInterrupt(force_response_cancel=True, response_id=check.response_id)
+    return RealtimeModelSendInterrupt(response_id=check.response_id, cancel_response_only=True)
 
 
 def _merged(of_agent: Sequence[Any], of_run: Sequence[Any] | None) -> list[Any]:

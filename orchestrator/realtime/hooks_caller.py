@@ -1,17 +1,24 @@
-"""Calls the program's hooks, in order, in a task of their own: a slow hook delays the next one and nothing else."""
+"""Calls the program's hooks, in order, in a task of their own: a slow hook delays the next one and nothing else.
+
+What is queued when the session closes is still called, within a limit: the last word of a conversation is often the one that
+a program waits for.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from orchestrator.callables import call_user_function
 from orchestrator.realtime.inside import Inside
+from orchestrator.telemetry.logs import get_logger
 
 __all__ = ["HooksCaller"]
 
 LIMIT = 1024
+_log = get_logger()
 
 
 class HooksCaller:
@@ -23,7 +30,9 @@ class HooksCaller:
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
         self._run_hooks = inside.run_config.get("hooks")
-        self._queue: asyncio.Queue[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
+        self._waiting: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        # Runs while there is something to call.
+        self._task: asyncio.Task[None] | None = None
 
     def agent_started(self, agent: Any) -> None:
         """An agent begins a response."""
@@ -57,17 +66,27 @@ class HooksCaller:
         # Hooks that are no subclass of ours may lack some; this is called in the middle of the model's event.
         if self._inside.closed or hook is None:
             return
-        if self._queue is None:
-            self._queue = asyncio.Queue(LIMIT)
-            self._inside.tasks.spawn(self._serve(self._queue), "hooks")
-        try:
-            self._queue.put_nowait((hook, arguments))
-        except asyncio.QueueFull:
+        if len(self._waiting) >= LIMIT:
             self._inside.fault({"message": "hooks are too slow; a call of one was left out"})
+            return
+        self._waiting.append((hook, arguments))
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._serve(), name="hooks")
 
-    async def _serve(self, queue: asyncio.Queue[tuple[Callable[..., Any], tuple[Any, ...]]]) -> None:
-        while True:
-            hook, arguments = await queue.get()
+    async def aclose(self, grace: float) -> None:
+        """Call what is queued, for at most `grace` seconds; what is left then is cancelled and reported in the log."""
+        task = self._task
+        if task is None or task.done():
+            return
+        await asyncio.wait({task}, timeout=grace)
+        if not task.done():
+            _log.warning("hooks_left_out", running=1, waiting=len(self._waiting))
+            task.cancel()
+            await asyncio.wait({task}, timeout=grace)
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            hook, arguments = self._waiting.popleft()
             try:
                 await call_user_function(hook, self._inside.context, *arguments)
             except Exception as error:  # noqa: BLE001 - the program's own code

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from orchestrator.core.commands import SessionCommand
 from orchestrator.core.inputs import RealtimeModelSendEvent
 from orchestrator.core.session import SessionCore
+from orchestrator.core.tool_calls import ToolCall
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.dispatch import DispatchTable
 from orchestrator.realtime.event_hub import EventHub
 from orchestrator.realtime.events import RealtimeError, RealtimeEventInfo
 from orchestrator.realtime.task_set import TaskSet
+from orchestrator.realtime.tracing import open_spans
 from orchestrator.run_context import RunContextWrapper
 
-__all__ = ["Inside"]
+__all__ = ["Inside", "Submit"]
+
+
+class Submit(Protocol):
+    """Sends something to the model from a place that must not wait."""
+
+    def __call__(self, event: RealtimeModelSendEvent, sent: Callable[[], None] | None = None) -> None:
+        """Send it, then call `sent`; not called when sending failed, which is reported as a fault."""
 
 
 class Inside:
-    """The inside of a session. `perform` carries out commands of the core, `submit` sends something to the model."""
+    """The inside of a session.
+
+    `perform` carries out commands of the core. `submit` sends something to the model without waiting, and calls `sent` once it
+    is sent; `send` returns when it is sent, and raises what the model raises.
+    """
 
     def __init__(
         self,
@@ -29,13 +42,16 @@ class Inside:
         session_id: str,
         hub: EventHub,
         perform: Callable[[list[SessionCommand]], None],
-        submit: Callable[[RealtimeModelSendEvent], None],
+        submit: Submit,
+        send: Callable[[RealtimeModelSendEvent], Awaitable[None]],
+        *,
+        hold_answers: bool,
     ) -> None:
-        self.core = SessionCore(agent.name)
+        self.core = SessionCore(agent.name, hold_answers=hold_answers)
         self.agent = agent
-        # The agent that began the latest response, which ends it too. Names do not tell agents apart.
-        self.speaker = agent
         self.table = DispatchTable(agent, (), ())
+        # What the agent that began the latest response may call. It ends the response too; names do not tell agents apart.
+        self.speaking = self.table
         self.context: RunContextWrapper[Any] = RunContextWrapper(context)
         self.info = RealtimeEventInfo(self.context)
         self.run_config = run_config
@@ -45,12 +61,20 @@ class Inside:
         self.hub = hub
         self.perform = perform
         self.submit = submit
+        self.send = send
         self.tasks = TaskSet(self.fault)
+        self.spans = open_spans(run_config, session_id)
         self.closed = False
 
     def fault(self, error: Any) -> None:
         """Report something that went wrong and does not end the session."""
         self.hub.emit(RealtimeError(error, self.info))
+
+    def tables_for(self, call: ToolCall) -> tuple[DispatchTable, ...]:
+        """Return where to look a call up: what the response was offered that made it, then what is offered now."""
+        if call.response_id is not None and call.response_id == self.core.active_response:
+            return (self.speaking, self.table)
+        return (self.table,)
 
     def take_over(self, table: DispatchTable) -> None:
         """Make the table's agent the active one."""

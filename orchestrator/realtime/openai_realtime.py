@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NotRequired, TypeAlias, TypedDict
 from urllib.parse import quote
@@ -65,8 +66,10 @@ __all__ = [
 
 DEFAULT_URL = "wss://api.openai.com/v1/realtime"
 MAX_MESSAGE = 16 * 1024 * 1024
-# By this the refusal of our settings is known.
+# By this the refusal of our settings is known; later ones carry a number behind it.
 SETTINGS_ID = "orchestrator_settings"
+# How many updates back a refusal is still known as ours.
+MAX_UPDATES = 16
 # Sees every event of the server, decoded and as bytes, before the session acts on it.
 WireTap: TypeAlias = Callable[[Any, bytes], None]
 # Opens a leg as `transports.opening.connect` does: url, listener, headers and options.
@@ -99,6 +102,9 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
     use from several threads: all of it belongs to the event loop that called `connect`.
     """
 
+    # Under this name the provider is known in traces.
+    provider_name = "openai"
+
     def __init__(
         self,
         *,
@@ -122,8 +128,9 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         self._tracker: RealtimePlaybackTracker | None = None
         self._closing = False
         self._call_attached = False
-        # Has the model taken the first settings?
-        self._settled = False
+        # The latest settings that were sent, by the id of their update.
+        self._updates: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._updates_sent = 0
 
     @property
     def session(self) -> ModelSession | None:
@@ -158,7 +165,9 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         self._tracker = options.get("playback_tracker")
         playback = self._playback or (TrackedPlayback(self._tracker) if self._tracker else PlaybackCursor())
         self._session = ModelSession(playback, response_timeout=self._response_timeout)
-        self._closing = self._settled = False
+        self._closing = False
+        self._updates.clear()
+        self._updates_sent = 0
         self._call_attached = bool(call_id)
         target = f"call_id={quote(call_id)}" if call_id else f"model={quote(model_name)}"
         url = options.get("url") or f"{DEFAULT_URL}?{target}"
@@ -257,11 +266,9 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
             self._tap(event, data)
         if self._listeners.wants_raw:
             self._listeners.emit(RealtimeModelRawServerEvent(msgspec.json.decode(data)))
-        if isinstance(event, wire.ErrorEvent) and event.error.event_id == SETTINGS_ID and not self._settled:
+        if isinstance(event, wire.ErrorEvent) and event.error.event_id in self._updates:
             self._refused(event.error)
             return
-        if isinstance(event, wire.SessionUpdated):
-            self._settled = True
         if isinstance(event, wire.UnknownEvent):
             self._metrics.inc(WIRE_UNKNOWN_EVENTS_TOTAL, side="model")
             return
@@ -309,17 +316,28 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
 
     def _update_session(self, settings: Mapping[str, Any]) -> None:
         payload = session_payload(settings, model_name=self.model, default_formats=not self._call_attached)
+        if self._call_attached:
+            # Chosen when the call was accepted, and it cannot change.
+            del payload["model"]
         self._refuse_new_voice(payload["audio"]["output"]["voice"])
         if self._tracker is not None:
             self._tracker.set_audio_format(payload["audio"]["output"].get("format"))
         if self._leg is not None:
-            update = {"type": "session.update", "event_id": SETTINGS_ID, "session": payload}
-            self._leg.send_text(msgspec.json.encode(update))
+            self._updates_sent += 1
+            event_id = SETTINGS_ID if self._updates_sent == 1 else f"{SETTINGS_ID}_{self._updates_sent}"
+            self._updates[event_id] = settings
+            if len(self._updates) > MAX_UPDATES:
+                self._updates.popitem(last=False)
+            self._leg.send_text(msgspec.json.encode({"type": "session.update", "event_id": event_id, "session": payload}))
 
     def _refused(self, error: types.ErrorDetails) -> None:
-        """The model refused the agent's settings as a whole: go no further with the provider's own in their place."""
-        fault = SettingsRefusedError(f"the model refused the session's settings: {error.message}")
-        self._listeners.emit(RealtimeModelExceptionEvent(fault, "the settings were refused"))
+        """The model refused settings as a whole. Without the first go no further: the provider's own are in their place."""
+        settings = self._updates.pop(error.event_id or "", None)
+        fault = SettingsRefusedError(f"the model refused the session's settings: {error.message}", settings)
+        if error.event_id == SETTINGS_ID:
+            self._listeners.emit(RealtimeModelExceptionEvent(fault, "the settings were refused"))
+        else:
+            self._listeners.emit(RealtimeModelErrorEvent(fault))
 
     def _refuse_closed(self) -> None:
         if self._closing:

@@ -15,7 +15,8 @@ __all__ = ["Sender"]
 LIMIT = 1024
 _CLOSED = "the session was closed before this was sent"
 
-Entry: TypeAlias = "tuple[RealtimeModelSendEvent, asyncio.Future[None] | None]"
+# An input, who awaits it, and what is to be done once it is sent.
+Entry: TypeAlias = "tuple[RealtimeModelSendEvent, asyncio.Future[None] | None, Callable[[], None] | None]"
 
 
 class Sender:
@@ -31,10 +32,13 @@ class Sender:
         self._stopping = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name="model sender")
 
-    def put(self, event: RealtimeModelSendEvent) -> None:
-        """Queue an input, from a place that must not wait; a full queue is reported as a fault."""
+    def put(self, event: RealtimeModelSendEvent, sent: Callable[[], None] | None = None) -> None:
+        """Queue an input, from a place that must not wait, and call `sent` once the model has taken it.
+
+        A full queue and a failure of the model are reported as a fault; `sent` is not called then.
+        """
         try:
-            self._queue.put_nowait((event, None))
+            self._queue.put_nowait((event, None, sent))
         except asyncio.QueueFull:
             self._on_fault(UserError("the model takes its input too slowly: an input was refused"))
 
@@ -45,7 +49,7 @@ class Sender:
         """
         self._refuse_closed()
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._queue.put((event, sent))
+        await self._queue.put((event, sent, None))
         if self._stopping:
             self._void()  # There was no place until it was closed.
         await sent
@@ -53,7 +57,7 @@ class Sender:
     async def queue(self, event: RealtimeModelSendEvent) -> None:
         """Queue an input, waiting for a place; a failure of the model is reported as a fault."""
         self._refuse_closed()
-        await self._queue.put((event, None))
+        await self._queue.put((event, None, None))
 
     async def aclose(self) -> None:
         """Stop sending; what is still queued is void, and whoever awaits it is told so. Idempotent."""
@@ -70,13 +74,13 @@ class Sender:
 
     def _void(self) -> None:
         while not self._queue.empty():
-            _, sent = self._queue.get_nowait()
+            _, sent, _ = self._queue.get_nowait()
             if sent is not None and not sent.done():
                 sent.set_exception(UserError(_CLOSED))
 
     async def _run(self) -> None:
         while not self._stopping:
-            event, sent = await self._queue.get()
+            event, sent, then = await self._queue.get()
             try:
                 await self._model.send_event(event)
             except asyncio.CancelledError:
@@ -97,3 +101,5 @@ class Sender:
             else:
                 if sent is not None and not sent.done():
                     sent.set_result(None)
+                if then is not None:
+                    then()

@@ -7,7 +7,7 @@ calls the program's hooks. Agent audio passes through in the callback that bring
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, assert_never
 
 from orchestrator.core.commands import (
@@ -37,12 +37,13 @@ from orchestrator.core.inputs import (
     RealtimeModelSendAudio,
     RealtimeModelSendEvent,
     RealtimeModelSendInterrupt,
-    RealtimeModelSendSessionUpdate,
     RealtimeModelSendUserInput,
 )
 from orchestrator.core.items import RealtimeItem
-from orchestrator.errors import UserError
+from orchestrator.core.turn import FirstAudio
+from orchestrator.errors import SettingsRefusedError, UserError
 from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.agent_switch import AgentSwitch
 from orchestrator.realtime.dispatch import agent_settings
 from orchestrator.realtime.event_hub import EventHub, SessionObserver
 from orchestrator.realtime.events import (
@@ -59,10 +60,11 @@ from orchestrator.realtime.events import (
     RealtimeTranscriptDelta,
 )
 from orchestrator.realtime.guarding import Guarding
+from orchestrator.realtime.handing_off import HandingOff
 from orchestrator.realtime.hooks_caller import HooksCaller
 from orchestrator.realtime.inside import Inside
 from orchestrator.realtime.model import DirectModel, RealtimeModel, RealtimeModelConfig, RealtimeModelListener
-from orchestrator.realtime.seeding import seed_messages
+from orchestrator.realtime.seeding import plan_seed
 from orchestrator.realtime.sender import Sender
 from orchestrator.realtime.tool_calling import REJECTION_MESSAGE, ToolCalling
 from orchestrator.realtime.user_input import text_of
@@ -77,8 +79,9 @@ CLOSE_GRACE = 1.0
 class RealtimeSession(RealtimeModelListener):
     """One conversation. Use it as `async with session:`, iterate over its events, send to it.
 
-    All of it belongs to one event loop. `history` seeds the conversation with items of an earlier one. `tool_runner` runs the
-    tools that are not bound to the session's own process; without one all run here.
+    All of it belongs to one event loop. `history` begins the conversation with the items of an earlier one (raises UserError
+    for two with one id). `tool_runner` runs the tools that are not bound to the session's own process; without one all run
+    here.
     """
 
     def __init__(
@@ -99,16 +102,29 @@ class RealtimeSession(RealtimeModelListener):
         # Found out once: the check looks at every method, and caller audio comes fifty times a second.
         self._direct = model if isinstance(model, DirectModel) else None
         self._model_config: RealtimeModelConfig = model_config or {}
-        self._seed = tuple(history)
+        self._seed = plan_seed(history)
         self._hub = EventHub(observer)
-        self._inside = Inside(agent, context, run_config or {}, session_id, self._hub, self._perform, self._submit)
+        self._inside = Inside(
+            agent,
+            context,
+            run_config or {},
+            session_id,
+            self._hub,
+            self._perform,
+            self._submit,
+            self._send_inside,
+            hold_answers=self._direct is None,
+        )
+        self._inside.core.conversation.seed(self._seed.items)
         self._hooks = HooksCaller(self._inside)
-        self._tools = ToolCalling(self._inside, self._hooks, tool_runner, tool_timeout)
+        self._switch = AgentSwitch(self._inside)
+        handing_off = HandingOff(self._inside, self._hooks, self._switch)
+        self._tools = ToolCalling(self._inside, self._hooks, handing_off, tool_runner, tool_timeout)
         self._guarding = Guarding(self._inside)
         self._sender: Sender | None = None
         self._entered = False
-        # Has the model been left for good?
-        self._left = False
+        # The end under way, or the last try to end; done without an error when the model has been left for good.
+        self._closing: asyncio.Task[None] | None = None
         self._ended = False
 
     @property
@@ -163,9 +179,14 @@ class RealtimeSession(RealtimeModelListener):
         self._hub.open()
         self._model.add_listener(self)
         config: RealtimeModelConfig = {**self._model_config, "initial_model_settings": settings}  # type: ignore[typeddict-item]
+        # The model of a call that is joined was chosen by who accepted it.
+        name = settings.get("model_name") or (None if "call_id" in config else getattr(self._model, "model", None))
+        provider = getattr(self._model, "provider_name", None)
+        inside.spans.session_began(agent=inside.agent.name, model=name, provider=provider)
         try:
             await self._model.connect(config)
-        except BaseException:
+        except BaseException as error:
+            inside.spans.session_ended(error)
             self._model.remove_listener(self)
             if self._sender is not None:
                 await self._sender.aclose()
@@ -179,7 +200,7 @@ class RealtimeSession(RealtimeModelListener):
         return self
 
     async def _seed_model(self) -> None:
-        for message in seed_messages(self._seed):
+        for message in self._seed.messages:
             if self._sender is None:
                 self._submit(message)
             else:
@@ -190,26 +211,28 @@ class RealtimeSession(RealtimeModelListener):
             raise UserError("the session was closed while it was entered")
 
     async def close(self) -> None:
-        """End the conversation: running tools are cancelled, the connection is closed, iterators end.
+        """End the conversation: loops end, running tools are cancelled, queued hooks are called, the connection is closed.
 
-        Idempotent. Raises what the model's `close` raises; a further call then tries again.
+        The end is one task that all who close share: cancelling a call of this leaves it under way. Idempotent. Raises what the
+        model's `close` raises; a further call then tries again. A tool, guardrail or hook that calls this is cancelled by it.
         """
-        if self._left:
-            return
-        self._left = True
-        self._inside.closed = True
-        self._model.remove_listener(self)
-        self._inside.core.tool_calls.drop_all()
-        try:
-            await self._inside.tasks.aclose(CLOSE_GRACE)
-            if self._sender is not None:
-                await self._sender.aclose()
-            await self._model.close()
-        except BaseException:
-            self._left = False
-            raise
-        finally:
+        closing = self._closing
+        if closing is None or (closing.done() and (closing.cancelled() or closing.exception() is not None)):
+            self._inside.closed = True
+            self._model.remove_listener(self)
+            self._inside.core.tool_calls.drop_all()
             self._hub.close()
+            closing = self._closing = asyncio.get_running_loop().create_task(self._end(), name="session end")
+        if closing is not asyncio.current_task():
+            await asyncio.wait({closing})
+            closing.result()
+
+    async def _end(self) -> None:
+        await asyncio.gather(self._inside.tasks.aclose(CLOSE_GRACE), self._hooks.aclose(CLOSE_GRACE))
+        if self._sender is not None:
+            await self._sender.aclose()
+        await self._model.close()
+        self._inside.spans.session_ended()
 
     def __aiter__(self) -> AsyncIterator[RealtimeSessionEvent]:
         """Iterate over the events. The first loop also sees what came before it, and a loop that follows another goes on
@@ -219,11 +242,15 @@ class RealtimeSession(RealtimeModelListener):
 
     async def send_message(self, message: Any) -> None:
         """Send a user message, text or structured, and ask for the answer."""
+        text = text_of(message)
+        self._inside.spans.user_said(text)
         await self._send(RealtimeModelSendUserInput(message))
-        self._guarding.check_input(text_of(message))
+        self._guarding.check_input(text)
 
     async def send_audio(self, audio: bytes, *, commit: bool = False) -> None:
         """Send caller audio in the input format; `commit` ends the turn where turn detection is off."""
+        if commit:
+            self._inside.spans.user_said(None)
         await self._send(RealtimeModelSendAudio(audio, commit))
 
     async def interrupt(self) -> None:
@@ -233,19 +260,12 @@ class RealtimeSession(RealtimeModelListener):
     async def update_agent(self, agent: RealtimeAgent[Any]) -> None:
         """Let another agent take over, with its instructions, tools and handoffs.
 
-        Raises what the agent's own functions raise; the old agent then stays.
+        Raises what the agent's own functions raise; the old agent then stays. So it does when the endpoint refuses the new
+        settings, which it says later: an `error` event then brings a SettingsRefusedError.
         """
-        inside = self._inside
-        settings, table = await agent_settings(agent, inside.context, inside.base_settings, {})
-        previous = inside.table
-        # Before the settings are on their way: the model may answer with a call of a tool that only the new agent has.
-        inside.take_over(table)
-        try:
-            await self._send(RealtimeModelSendSessionUpdate(settings))
-        except Exception:
-            if inside.table is table:
-                inside.take_over(previous)
-            raise
+        prepared = await self._switch.prepare(agent)
+        self._refuse_closed()
+        await self._switch.make(prepared)
 
     async def approve_tool_call(self, call_id: str, *, always: bool = False) -> None:
         """Let a tool call that waits run; `always` does so for all further calls of this tool by this agent.
@@ -274,15 +294,21 @@ class RealtimeSession(RealtimeModelListener):
             self._hub.emit_to_readers(RealtimeRawModelEvent(event, inside.info))
         now = asyncio.get_running_loop().time()
         if type(event) is RealtimeModelAudioEvent:
-            seconds = inside.core.audio(event, now)
+            first = inside.core.audio(event, now)
             self._hub.emit(RealtimeAudio(event, event.item_id, event.content_index, inside.info))
-            if seconds is not None and self._hub.observer is not None:
-                self._hub.observer.on_first_audio(seconds)
+            if first is not None:
+                self._on_first_audio(first, event, now)
             return
+        inside.spans.watch(event, agent=inside.agent.name, now=now)
         self._perform(inside.core.receive(event, now))
         if isinstance(event, RealtimeModelTranscriptDeltaEvent | RealtimeModelOutputTextDeltaEvent) and self._hub.has_readers:
             self._hub.emit_to_readers(RealtimeTranscriptDelta(event.item_id, event.content_index, event.delta, inside.info))
         self._guarding.watch(event)
+
+    def _on_first_audio(self, first: FirstAudio, event: RealtimeModelAudioEvent, now: float) -> None:
+        self._inside.spans.first_audio(first, response_id=event.response_id, now=now)
+        if first.seconds_after_speech is not None and self._hub.observer is not None:
+            self._hub.observer.on_first_audio(first.seconds_after_speech)
 
     def _perform(self, commands: list[SessionCommand]) -> None:
         inside, emit = self._inside, self._hub.emit
@@ -293,12 +319,12 @@ class RealtimeSession(RealtimeModelListener):
                 case HistoryChanged():
                     emit(RealtimeHistoryUpdated(self.history, inside.info))
                 case TurnBegan():
-                    inside.speaker = inside.agent
-                    emit(RealtimeAgentStartEvent(inside.speaker, inside.info))
-                    self._hooks.agent_started(inside.speaker)
+                    inside.speaking = inside.table
+                    emit(RealtimeAgentStartEvent(inside.speaking.agent, inside.info))
+                    self._hooks.agent_started(inside.speaking.agent)
                 case TurnEnded():
-                    emit(RealtimeAgentEndEvent(inside.speaker, inside.info))
-                    self._hooks.agent_ended(inside.speaker, self.history[-1] if self.history else None)
+                    emit(RealtimeAgentEndEvent(inside.speaking.agent, inside.info))
+                    self._hooks.agent_ended(inside.speaking.agent, self.history[-1] if self.history else None)
                 case AudioCut(item_id, content_index, cut):
                     emit(RealtimeAudioInterrupted(inside.info, item_id, content_index, cut))
                 case AudioEnded(item_id, content_index):
@@ -313,11 +339,14 @@ class RealtimeSession(RealtimeModelListener):
                 case Used(usage):
                     inside.context.usage.add(usage)
                 case Fault(error):
+                    if isinstance(error, SettingsRefusedError):
+                        self._switch.refused(error)
                     inside.fault(error)
                 case TimedOut():
                     emit(RealtimeInputAudioTimeoutTriggered(inside.info))
                 case Ended(exception):
                     self._ended = True
+                    inside.spans.model_lost(exception)
                     self._hub.close(exception)
                     if self._hub.observer is not None:
                         self._hub.observer.on_ended(exception)
@@ -325,16 +354,24 @@ class RealtimeSession(RealtimeModelListener):
                     assert_never(command)
 
     async def _send(self, event: RealtimeModelSendEvent) -> None:
+        self._refuse_closed()
+        await self._send_inside(event)
+
+    def _refuse_closed(self) -> None:
         if self._inside.closed or not self._entered:
             raise UserError("the session is not open: send inside `async with session`")
+
+    async def _send_inside(self, event: RealtimeModelSendEvent) -> None:
         if self._sender is None:
             self._submit(event)
         else:
             await self._sender.send(event)
 
-    def _submit(self, event: RealtimeModelSendEvent) -> None:
+    def _submit(self, event: RealtimeModelSendEvent, sent: Callable[[], None] | None = None) -> None:
         """Send from a place that must not wait."""
         if self._sender is not None:
-            self._sender.put(event)
+            self._sender.put(event, sent)
         elif self._direct is not None and not self._ended:
             self._direct.send_nowait(event)
+            if sent is not None:
+                sent()

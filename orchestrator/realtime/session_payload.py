@@ -48,8 +48,10 @@ def session_payload(settings: Mapping[str, Any], *, model_name: str, default_for
     }
     payload |= {key: settings[key] for key in _PLAIN if key in settings}
     payload |= {key: settings[key] for key in ("parallel_tool_calls", "reasoning") if settings.get(key) is not None}
-    if prompt := settings.get("prompt"):
-        payload["prompt"] = {key: prompt[key] for key in ("id", "version", "variables") if key in prompt}
+    if "prompt" in settings:
+        prompt = settings["prompt"]
+        known = ("id", "version", "variables")
+        payload["prompt"] = {key: prompt[key] for key in known if key in prompt} if prompt else None
     audio = settings.get("audio") or {}
     payload["audio"] = {
         "input": _audio_input(settings, audio.get("input") or {}, default_formats=default_formats),

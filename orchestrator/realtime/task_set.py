@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from orchestrator.telemetry.logs import get_logger
+
 __all__ = ["TaskSet"]
+
+_log = get_logger()
 
 
 class TaskSet:
@@ -27,13 +31,15 @@ class TaskSet:
         task.add_done_callback(self._done)
 
     async def aclose(self, grace: float) -> None:
-        """Cancel all tasks but the one that calls this, and wait for them up to `grace` seconds."""
+        """Cancel all tasks and wait for them up to `grace` seconds. Not to be called by one of them."""
         self._closed = True
-        tasks = {task for task in self._tasks if task is not asyncio.current_task()}
+        tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=grace)
+            _, left = await asyncio.wait(tasks, timeout=grace)
+            if left:
+                _log.warning("tasks_outlive_session", tasks=sorted(task.get_name() for task in left))
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

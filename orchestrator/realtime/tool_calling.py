@@ -15,11 +15,12 @@ from orchestrator.callables import call_user_function
 from orchestrator.core.events import RealtimeModelToolCallEvent
 from orchestrator.core.inputs import RealtimeModelSendToolOutput
 from orchestrator.core.tool_calls import Answer, ToolCall
-from orchestrator.errors import UserError
+from orchestrator.errors import ToolTimeoutError, UserError
 from orchestrator.exceptions import ToolInputGuardrailTripwireTriggered, ToolOutputGuardrailTripwireTriggered
+from orchestrator.handoffs import Handoff
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.events import RealtimeToolApprovalRequired, RealtimeToolEnd, RealtimeToolStart
-from orchestrator.realtime.handing_off import hand_off
+from orchestrator.realtime.handing_off import HandingOff
 from orchestrator.realtime.hooks_caller import HooksCaller
 from orchestrator.realtime.inside import Inside
 from orchestrator.run_config import ToolErrorFormatterArgs
@@ -31,6 +32,7 @@ from orchestrator.tool_runner import ToolRequest, ToolRunner, apply_context, pac
 __all__ = ["REJECTION_MESSAGE", "ToolCalling"]
 
 REJECTION_MESSAGE = "Tool execution was not approved."
+SECOND_HANDOFF = "Only one handoff can be carried out at a time, and another one was asked for first: this one was not."
 
 
 @dataclass(slots=True)
@@ -69,12 +71,22 @@ class ToolCalling:
     `runner` runs the tools that are not bound to the session's own process, `timeout` (seconds) is for tools that set none.
     """
 
-    def __init__(self, inside: Inside, hooks: HooksCaller, runner: ToolRunner | None, timeout: float | None) -> None:
+    def __init__(
+        self,
+        inside: Inside,
+        hooks: HooksCaller,
+        handing_off: HandingOff,
+        runner: ToolRunner | None,
+        timeout: float | None,
+    ) -> None:
         self._inside = inside
         self._hooks = hooks
+        self._handing_off = handing_off
         self._runner = runner
         self._timeout = timeout
         self._waiting: dict[str, _Work] = {}
+        # Calls whose output is not sent yet, with what is reported once it is.
+        self._unsent: dict[str, RealtimeToolEnd] = {}
         # What a person decided for all further calls of a tool of an agent, which is kept so that no other can get its id.
         self._decided: dict[tuple[int, str], _Decision] = {}
         self._one_at_a_time = asyncio.Lock() if inside.run_config.get("async_tool_calls") is False else None
@@ -82,19 +94,27 @@ class ToolCalling:
     def start(self, call: ToolCall) -> None:
         """Deal with a call of the model."""
         inside = self._inside
-        handoff = inside.table.handoffs.get(call.name)
-        if handoff is not None:
-            # Taken from the table now: when the task begins, another agent may have taken over.
-            inside.tasks.spawn(hand_off(inside, self._hooks, call, handoff), f"handoff {call.name}")
-            return
-        tool = inside.table.tools.get(call.name)
-        if tool is None:
+        # Looked up now: when the task begins, another agent may have taken over.
+        tables = inside.tables_for(call)
+        table = next((table for table in tables if call.name in table.handoffs or call.name in table.tools), None)
+        if table is None:
             inside.perform(inside.core.tool_finished(call.call_id, f"Tool {call.name} not found"))
             inside.fault({"message": f"Tool {call.name} not found"})
             return
-        agent = inside.agent
+        handoff = table.handoffs.get(call.name)
+        if handoff is not None:
+            self._start_handoff(call, handoff)
+            return
+        tool, agent = table.tools[call.name], table.agent
         context = ToolContext(inside.context.context, inside.context.usage, call.name, call.call_id, call.arguments, agent)
         inside.tasks.spawn(self._deal_with(_Work(call, tool, agent, context), self._decide), f"tool {call.name} {call.call_id}")
+
+    def _start_handoff(self, call: ToolCall, handoff: Handoff) -> None:
+        inside = self._inside
+        if inside.core.tool_calls.may_hand_off(call):
+            inside.tasks.spawn(self._handing_off.carry_out(call, handoff), f"handoff {call.name}")
+        else:
+            inside.perform(inside.core.tool_finished(call.call_id, SECOND_HANDOFF))
 
     def answer(self, answer: Answer) -> None:
         """Give the model an output."""
@@ -102,7 +122,8 @@ class ToolCalling:
         event = RealtimeModelToolCallEvent(
             call.name, call.call_id, call.arguments, id=call.item_id, response_id=call.response_id
         )
-        self._inside.submit(RealtimeModelSendToolOutput(event, answer.output, answer.start_response))
+        output = RealtimeModelSendToolOutput(event, answer.output, answer.start_response)
+        self._inside.submit(output, lambda: self._sent(call.call_id))
 
     def approve(self, call_id: str, *, always: bool) -> None:
         """Let a call that waits run; nothing happens when it does not wait."""
@@ -162,6 +183,7 @@ class ToolCalling:
             self._inside.core.tool_calls.ask(work.call)
             self._waiting[work.call.call_id] = work
             call = work.call
+            self._inside.spans.approval_required(call)
             self._inside.hub.emit(
                 RealtimeToolApprovalRequired(work.agent, work.tool, call.call_id, call.arguments, self._inside.info)
             )
@@ -174,6 +196,8 @@ class ToolCalling:
             arguments = msgspec.json.decode(work.call.arguments or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             return True  # What cannot be read cannot be judged by the function, so a person must.
+        if work.tool.schema is not None and not work.tool.schema.is_plain(arguments):
+            return True  # A default, say, would be an argument that the function never saw.
         try:
             return bool(await call_user_function(needed, self._inside.context, arguments, work.call.call_id))
         except Exception as error:  # noqa: BLE001 - the program's own code; on doubt a person decides
@@ -197,23 +221,27 @@ class ToolCalling:
             inside.core.tool_started(work.call.call_id)
             inside.hub.emit(RealtimeToolStart(work.agent, work.tool, work.call.arguments, inside.info, work.call.call_id))
             self._hooks.tool_started(work.agent, work.tool)
-            result = await self._check_output(work, await self._execute(work))
+            with inside.spans.tool(work.call, agent=work.agent.name) as step:
+                result = await self._check_output(work, await self._execute(work, step.traceparent))
+                step.finished(error=None if result.ok else result.error_code, result=result.text)
         self._finish(work, result)
 
-    async def _execute(self, work: _Work) -> _Result:
+    async def _execute(self, work: _Work, traceparent: str | None) -> _Result:
         started = time.monotonic()
         if self._runner is None or work.tool.run_on == "session":
             outcome = await run_tool(work.tool, work.context, work.call.arguments, self._timeout)
             result = _Result(outcome.ok, outcome.value, outcome.text, outcome.error_code, os.getpid())
             result.seconds = time.monotonic() - started
         else:
-            result = await self._run_remotely(self._runner, work)
+            result = await self._run_remotely(self._runner, work, traceparent)
+        if result.error_code == ToolTimeoutError.code and work.tool.timeout_behavior == "raise_exception":
+            self._inside.fault(ToolTimeoutError(result.text))
         if not result.ok and work.tool.failure_error_function is None and result.error_code == "tool_failed":
             # Nobody has put the failure into words, so whoever watches the session must see it.
             self._inside.fault({"message": f"Tool {work.tool.name} failed", "call_id": work.call.call_id})
         return result
 
-    async def _run_remotely(self, runner: ToolRunner, work: _Work) -> _Result:
+    async def _run_remotely(self, runner: ToolRunner, work: _Work, traceparent: str | None) -> _Result:
         inside, call = self._inside, work.call
         try:
             context, context_type = pack_context(inside.context.context)
@@ -230,6 +258,7 @@ class ToolCalling:
             context_type=context_type,
             timeout_s=self._timeout,
             idempotency_key=f"{inside.session_id}:{call.call_id}",
+            traceparent=traceparent,
         )
         reply = await runner.run(request)
         if reply.context:
@@ -294,8 +323,14 @@ class ToolCalling:
         inside, call = self._inside, work.call
         if inside.closed:
             return
-        inside.perform(inside.core.tool_finished(call.call_id, result.text))
         end = RealtimeToolEnd(work.agent, work.tool, call.arguments, result.value, inside.info, call.call_id)
         end.ok, end.error_code, end.pid, end.seconds = result.ok, result.error_code, result.pid, result.seconds
-        inside.hub.emit(end)
-        self._hooks.tool_ended(work.agent, work.tool, result.value)
+        self._unsent[call.call_id] = end
+        inside.perform(inside.core.tool_finished(call.call_id, result.text))
+
+    def _sent(self, call_id: str) -> None:
+        """The model has the output of a call; a handoff's is reported by other means."""
+        end = self._unsent.pop(call_id, None)
+        if end is not None and not self._inside.closed:
+            self._inside.hub.emit(end)
+            self._hooks.tool_ended(end.agent, end.tool, end.output)

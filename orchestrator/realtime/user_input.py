@@ -34,10 +34,12 @@ def user_message(user_input: str | Mapping[str, Any]) -> types.MessageItem:
 
 
 def text_of(user_input: str | Mapping[str, Any]) -> str:
-    """Return the words of a user message that `user_message` accepts."""
+    """Return the words of a user message; what `user_message` would refuse has none."""
     if isinstance(user_input, str):
         return user_input
-    return " ".join(part["text"] for part in user_input["content"] if part["type"] == "input_text")
+    content = user_input.get("content") if isinstance(user_input, Mapping) else None
+    parts = [part for part in content or () if isinstance(part, Mapping) and part.get("type") == "input_text"]
+    return " ".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
 def _part(part: Any) -> types.ContentPart:

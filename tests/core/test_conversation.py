@@ -162,3 +162,44 @@ def test_a_report_that_only_leaves_the_place_out_changes_nothing() -> None:
     item = UserMessageItem(item_id="u2", previous_item_id="u1", content=(InputText(text="hello"),))
     assert conversation.message(item) is Change.ADDED
     assert conversation.message(msgspec.structs.replace(item, previous_item_id=None)) is Change.NONE
+
+
+def test_an_item_without_anything_to_show_keeps_its_place() -> None:
+    conversation = Conversation()
+    conversation.message(user("u1"))
+    conversation.place("f1", "u1")
+    conversation.message(user("u2", "f1"))
+    assert [item.item_id for item in conversation.items] == ["u1", "u2"]
+    conversation.tool_call(RealtimeToolCallItem(item_id="f1", call_id="call_1"))
+    assert [item.item_id for item in conversation.items] == ["u1", "f1", "u2"]
+
+
+def test_written_text_is_cut_by_nobody() -> None:
+    conversation = Conversation()
+    conversation.message(AssistantMessageItem(item_id="a", content=(AssistantText(text="hi"),)))
+    assert conversation.cut("a", 0, 10.0) is Change.NONE
+    conversation.tool_call(RealtimeToolCallItem(item_id="f1", call_id="call_1"))
+    assert conversation.cut("f1", 0, 10.0) is Change.NONE
+    assert conversation.cut("a", 1, 10.0) is Change.UPDATED
+
+
+def test_a_mark_of_a_guardrail_outlives_reports_and_waits_for_its_message() -> None:
+    conversation = Conversation()
+    assert conversation.tripped("a", ["one"]) is Change.NONE
+    conversation.message(AssistantMessageItem(item_id="a", status="in_progress"))
+    assert conversation.tripped("a", ["one", "two"]) is Change.UPDATED
+    conversation.message(AssistantMessageItem(item_id="a", status="completed", content=(AssistantText(text="x"),)))
+    assert conversation.items == [
+        AssistantMessageItem(item_id="a", status="completed", content=(AssistantText(text="x"),), guardrails=("one", "two"))
+    ]
+
+
+def test_what_was_heard_to_its_end_is_known() -> None:
+    conversation = Conversation()
+    assert not conversation.was_heard_to_its_end("a")
+    conversation.spoken("a", 0, "one two")
+    assert not conversation.was_heard_to_its_end("a")
+    conversation.audio("a", 0, 1000.0)
+    assert conversation.was_heard_to_its_end("a")
+    conversation.cut("a", 0, 400.0)
+    assert not conversation.was_heard_to_its_end("a")

@@ -45,4 +45,4 @@ def test_usage_carries_the_details_that_the_server_gives(
     event = wire.decode_server_event(msgspec.json.encode({"type": "response.done", "event_id": "e1", "response": response}))
     assert not isinstance(event, wire.UnknownEvent)
     emitted = [command.event for command in ModelSession(PlaybackCursor()).receive(event, 0.0) if isinstance(command, Emit)]
-    assert emitted[0] == RealtimeModelUsageEvent(Usage(1, 132, 121, 253), read, written)
+    assert emitted[0] == RealtimeModelUsageEvent(Usage(1, 132, 121, 253), read, written, "r1")

@@ -109,3 +109,15 @@ def test_a_caller_that_keeps_track_itself_is_never_cut_by_us() -> None:
     playback = UntrackedPlayback()
     playback.sent("item_1", 0, 400.0, 0.0)
     assert playback.interrupt(0.1) == []
+
+
+def test_what_is_heard_now_is_told_without_stopping_it() -> None:
+    cursor = PlaybackCursor()
+    assert cursor.current(0.0) is None
+    cursor.sent("item_1", 0, 1000.0, 0.0)
+    cursor.sent("item_2", 1, 400.0, 0.0)
+    assert cursor.current(0.25) == Cut("item_1", 0, 250.0, 1000.0)
+    assert cursor.current(1.25) == Cut("item_2", 1, 250.0, 400.0)
+    assert cursor.current(9.0) == Cut("item_2", 1, 400.0, 400.0)
+    assert cursor.interrupt(1.25) == [Cut("item_2", 1, 250.0, 400.0)]
+    assert cursor.current(1.25) is None

@@ -214,3 +214,26 @@ def test_against_any_server_behaviour_every_request_is_served_or_given_up(action
     assert responses.state is ResponseState.IDLE
     assert served >= 0
     assert gave_up == 0
+
+
+def test_a_request_that_was_overtaken_is_served_with_another_that_waits() -> None:
+    responses = ResponseSequencer()
+    (create,) = responses.request(ResponseRequest(), 0.0)
+    assert isinstance(create, CreateResponse)
+    responses.created("resp_by_vad")
+    responses.request(ResponseRequest(), 0.1)
+    responses.refused(create.event_id, ALREADY_ACTIVE, 0.2)
+    # One answer for both: two would be the agent saying it twice.
+    assert responses.waiting == 1
+
+
+def test_a_request_that_is_given_up_is_cancelled_or_forgotten_and_the_next_one_is_not() -> None:
+    responses = ResponseSequencer()
+    responses.request(ResponseRequest(), 0.0)
+    responses.abandon()
+    (cancel,) = responses.created("resp_1")
+    assert isinstance(cancel, CancelResponse)
+    responses.done("resp_1", 1.0)
+    responses.abandon()
+    responses.request(ResponseRequest(), 2.0)
+    assert responses.created("resp_2") == []

@@ -1,12 +1,13 @@
 """Both cores together, against a server that follows the protocol but chooses its own moments.
 
 Whatever the interleaving of server events, user actions and tool results: no machine is asked for an illegal step, never are
-two responses active, every tool call is answered exactly once, and a replay of the same events gives the same history.
+two responses active, every tool call is answered exactly once, a replay of the same events gives the same history, the history
+holds what the model remembers, in its order, and a conversation that is seeded with it begins with the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -16,10 +17,21 @@ from hypothesis import strategies as st
 from orchestrator.core.commands import AnswerTool, Emit, ModelCommand, Send, SessionCommand, StartTool
 from orchestrator.core.events import RealtimeModelAudioEvent, RealtimeModelEvent
 from orchestrator.core.inputs import RealtimeModelSendInterrupt
+from orchestrator.core.items import (
+    AssistantAudio,
+    AssistantMessageItem,
+    InputAudio,
+    InputText,
+    RealtimeItem,
+    RealtimeToolCallItem,
+    SystemMessageItem,
+    UserMessageItem,
+)
 from orchestrator.core.model_session import ModelSession
 from orchestrator.core.playback import PlaybackCursor
 from orchestrator.core.response import ALREADY_ACTIVE
 from orchestrator.core.session import SessionCore
+from orchestrator.realtime.seeding import plan_seed
 from orchestrator.wire import realtime as wire
 from orchestrator.wire import realtime_client as client
 from orchestrator.wire import realtime_types as types
@@ -32,6 +44,7 @@ ACTIONS = [
     "word",
     "audio",
     "tool",
+    "tool_done",
     "end",
     "finish_tool",
     "interrupt",
@@ -44,6 +57,16 @@ ACTIONS = [
     "ask_person",
     "approve",
     "reject",
+    "insert",
+    "inject_call",
+    "forget_call",
+]
+SEEDS: list[RealtimeItem] = [
+    SystemMessageItem(item_id="s_system", content=(InputText(text="Be kind."),)),
+    UserMessageItem(item_id="s_user", content=(InputAudio(transcript="is it paid?"),)),
+    RealtimeToolCallItem(item_id="s_call", call_id="s_call_id", name="t", arguments="{}", output="yes", status="completed"),
+    RealtimeToolCallItem(item_id="s_lost", call_id="s_lost_id", name="t", arguments="{}"),
+    AssistantMessageItem(item_id="s_agent", content=(AssistantAudio(transcript="It", audio_ms=900.0, heard_ms=300.0),)),
 ]
 
 
@@ -55,9 +78,11 @@ class Server:
         self.active: str | None = None
         self.count = 0
         self.open_item: str | None = None
+        self.open_call: dict[str, Any] | None = None
         self.outputs: list[str] = []
         self.calls: list[str] = []
-        self.items: list[str] = []
+        # What the model remembers, in order: the type of each item by its id, and the call that it makes or answers.
+        self.memory: dict[str, tuple[str, str | None]] = {}
         # Is the next request for a response refused?
         self.refusing = False
 
@@ -87,14 +112,30 @@ class Server:
                         "param": None,
                     }
                     self.send("error", error=error | {"event_id": event_id or None})
-            case client.ConversationItemCreate(item=types.FunctionCallOutputItem(call_id=call_id)):
-                self.outputs.append(call_id)
-            case client.ConversationItemCreate(item=item):
+            case client.ConversationItemCreate(item=item, previous_item_id=previous):
+                body = {"id": f"u{self.count}", "status": "completed"} | msgspec.to_builtins(item)
                 self.count += 1
-                self.items.append(f"u{self.count}")
-                self.send(
-                    "conversation.item.added", previous_item_id=None, item=msgspec.to_builtins(item) | {"id": f"u{self.count}"}
-                )
+                if isinstance(item, types.FunctionCallOutputItem):
+                    assert ("function_call", item.call_id) in self.memory.values()
+                    self.outputs.append(item.call_id)
+                self.add(body, previous or None)
+                self.send("conversation.item.done", previous_item_id=None, item=body)
+            case client.ConversationItemDelete(item_id=item_id):
+                self.delete(item_id)
+
+    def add(self, item: dict[str, Any], previous: str | None = None) -> None:
+        """Put an item into the memory, at the end or after another one, and say so."""
+        previous = previous or next(reversed(self.memory), None)
+        assert item["id"] not in self.memory
+        entries = list(self.memory.items())
+        index = 0 if previous is None else 1 + list(self.memory).index(previous)
+        entries.insert(index, (item["id"], (item["type"], item.get("call_id"))))
+        self.memory = dict(entries)
+        self.send("conversation.item.added", previous_item_id=previous, item=item)
+
+    def delete(self, item_id: str) -> None:
+        del self.memory[item_id]
+        self.send("conversation.item.deleted", item_id=item_id)
 
     def begin(self) -> None:
         self.count += 1
@@ -102,6 +143,12 @@ class Server:
         self.send("response.created", response=self.response("in_progress"))
 
     def end(self, status: str = "completed") -> None:
+        if self.open_call is not None and status == "completed":
+            self.call_done()
+        elif self.open_call is not None:
+            # What is interrupted while it is written is never carried out; the memory keeps what there is of it.
+            self.memory[self.open_call["id"]] = ("incomplete", None)
+            self.call_report("incomplete")
         self.send("response.done", response=self.response(status))
         self.active = self.open_item = None
 
@@ -111,9 +158,9 @@ class Server:
     def item(self) -> None:
         self.count += 1
         self.open_item = f"a{self.count}"
-        self.items.append(self.open_item)
         item = {"id": self.open_item, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
         self.send("response.output_item.added", response_id=self.active, output_index=0, item=item)
+        self.add(item)
 
     def beside(self) -> None:
         """Make a whole response out of band."""
@@ -133,25 +180,51 @@ class Server:
         self.send("response.done", response=response | {"status": "completed"})
 
     def call(self) -> None:
+        """Begin to write a call."""
         self.count += 1
-        self.calls.append(f"call_{self.count}")
-        item = {"id": f"f{self.count}", "type": "function_call", "status": "completed", "name": "t", "call_id": self.calls[-1]}
-        self.send("response.output_item.done", response_id=self.active, output_index=0, item=item | {"arguments": "{}"})
+        item = {"id": f"f{self.count}", "type": "function_call", "name": "t", "call_id": f"call_{self.count}", "arguments": ""}
+        self.open_call = item | {"status": "in_progress"}
+        self.send("response.output_item.added", item=self.open_call, response_id=self.active, output_index=0)
+        self.add(self.open_call)
+
+    def call_done(self) -> None:
+        if self.open_call is not None:
+            self.calls.append(self.open_call["call_id"])
+            self.call_report("completed")
+
+    def call_report(self, status: str) -> None:
+        assert self.open_call is not None
+        item = self.open_call | {"status": status, "arguments": "{}"}
+        self.open_call = None
+        self.send("conversation.item.done", previous_item_id=None, item=item)
+        self.send("response.output_item.done", item=item, response_id=self.active, output_index=0)
 
 
 class World:
     """A model session, a session and their server under one clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: Iterable[RealtimeItem] = (), *, hold_answers: bool = False) -> None:
         self.now = 0.0
         self.model = ModelSession(PlaybackCursor(), response_timeout=1e6)
-        self.core = SessionCore("agent")
+        self.core = SessionCore("agent", hold_answers=hold_answers)
         self.server = Server()
+        self.seed = plan_seed(seed)
         self.running: list[str] = []
         # Calls that wait for a person, and whether the next one does.
         self.waiting: list[str] = []
         self.asking = False
         self.journal: list[tuple[str, Any, float]] = []
+        self.core.conversation.seed(self.seed.items)
+        for message in self.seed.messages:
+            self.say(message.message)
+        # These were answered in another conversation.
+        self.server.outputs.clear()
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a raw client event, as a program may."""
+        event = wire.decode_client_event(msgspec.json.encode(message))
+        assert not isinstance(event, wire.UnknownEvent)
+        self.on_model(self.model.send_client_event(event, self.now))
 
     def on_model(self, commands: list[ModelCommand]) -> None:
         for command in commands:
@@ -228,8 +301,10 @@ class World:
         elif server.active is not None:
             if action == "item":
                 server.item()
-            elif action == "tool":
+            elif action == "tool" and server.open_call is None:
                 server.call()
+            elif action == "tool_done":
+                server.call_done()
             elif action == "end":
                 server.end()
             elif server.open_item is not None and action == "word":
@@ -239,8 +314,38 @@ class World:
 
 
 def delete(world: World) -> None:
-    if world.server.items:
-        world.server.send("conversation.item.deleted", item_id=world.server.items.pop())
+    """Another client of the same conversation deletes a message."""
+    messages = [item_id for item_id, (kind, _) in world.server.memory.items() if kind == "message"]
+    if messages:
+        world.server.delete(messages[-1])
+
+
+def insert(world: World) -> None:
+    """The program writes a message into the middle: behind the output of a call that stands there."""
+    outputs = [item_id for item_id, (kind, _) in world.server.memory.items() if kind == "function_call_output"]
+    if outputs:
+        content = [{"type": "input_text", "text": "by the way"}]
+        item = {"type": "message", "role": "user", "content": content, "id": f"m{world.server.count}"}
+        world.say({"type": "conversation.item.create", "previous_item_id": outputs[0], "item": item})
+
+
+def inject_call(world: World) -> None:
+    """The program writes a call and its output into the conversation, as if the model had made it."""
+    number = world.server.count
+    call = {"type": "function_call", "id": f"p{number}", "call_id": f"p_call_{number}", "name": "t", "arguments": "{}"}
+    world.say({"type": "conversation.item.create", "item": call})
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "injected"}
+    world.say({"type": "conversation.item.create", "item": output})
+    world.server.outputs.remove(call["call_id"])
+
+
+def forget_call(world: World) -> None:
+    """The program, or the filter of a handoff, deletes a call that was answered."""
+    remembered = world.server.memory
+    for item in world.core.conversation.items:
+        if isinstance(item, RealtimeToolCallItem) and item.output is not None and item.item_id in remembered:
+            world.say({"type": "conversation.item.delete", "item_id": item.item_id})
+            return
 
 
 PLAIN_ACTIONS: dict[str, Callable[[World], Any]] = {
@@ -251,15 +356,14 @@ PLAIN_ACTIONS: dict[str, Callable[[World], Any]] = {
     "ask_person": lambda world: setattr(world, "asking", True),
     "approve": lambda world: world.decide(approved=True),
     "reject": lambda world: world.decide(approved=False),
+    "insert": insert,
+    "inject_call": inject_call,
+    "forget_call": forget_call,
 }
 
 
-@given(st.lists(st.sampled_from(ACTIONS), max_size=120))
-def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(actions: list[str]) -> None:
-    world = World()
-    for action in actions:
-        world.now += 0.01
-        world.act(action)
+def finish(world: World) -> None:
+    """Let everything come to its end."""
     for _ in range(2000):
         if world.server.outbox:
             world.deliver()
@@ -271,6 +375,35 @@ def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(
             world.server.end()
         else:
             break
+
+
+def check_memory(world: World) -> None:
+    """The history is what the model remembers, and the model remembers no output without its call."""
+    memory = world.server.memory
+    answered = [call_id for kind, call_id in memory.values() if kind == "function_call_output"]
+    known = [call_id for kind, call_id in memory.values() if kind == "function_call"]
+    assert sorted(answered, key=str) == sorted(known, key=str)
+    shown = world.core.conversation.items
+    hidden = ("function_call_output", "incomplete")
+    assert [item.item_id for item in shown] == [item_id for item_id, (kind, _) in memory.items() if kind not in hidden]
+    assert all(item.output is not None for item in shown if isinstance(item, RealtimeToolCallItem))
+
+
+def of_length(length: int) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(ACTIONS), min_size=length, max_size=length)
+
+
+# Long ones as often as short ones: what goes wrong takes many steps to come about.
+@given(st.integers(0, 150).flatmap(of_length), st.booleans(), st.booleans())
+def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(
+    actions: list[str], seeded: bool, hold_answers: bool
+) -> None:
+    world = World(SEEDS if seeded else (), hold_answers=hold_answers)
+    for action in actions:
+        world.now += 0.01
+        world.act(action)
+    finish(world)
+    check_memory(world)
     # Every call that reached us was answered once, and nothing waits for a response any more.
     assert sorted(world.server.outputs) == sorted(world.server.calls)
     assert world.core.tool_calls.open == []
@@ -278,7 +411,8 @@ def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(
     assert world.core.active_response is None
     # What was said out of band is no part of the conversation.
     assert not any(item.item_id.startswith("b") for item in world.core.conversation.items)
-    replayed = SessionCore("agent")
+    replayed = SessionCore("agent", hold_answers=hold_answers)
+    replayed.conversation.seed(world.seed.items)
     for kind, what, now in world.journal:
         if kind == "tool":
             replayed.tool_started(what)
@@ -288,3 +422,9 @@ def test_any_interleaving_leaves_both_machines_legal_and_the_history_replayable(
         else:
             replayed.receive(what, now)
     assert replayed.conversation.items == world.core.conversation.items
+    # The next conversation begins with what this one ends with, and so does the one after it.
+    following = World(world.core.conversation.items)
+    finish(following)
+    check_memory(following)
+    assert following.core.conversation.items == following.seed.items
+    assert plan_seed(following.core.conversation.items).messages == following.seed.messages

@@ -65,3 +65,14 @@ def test_memory_of_answered_calls_is_bounded_and_open_ones_are_kept() -> None:
         calls.answered(f"call_{number}", "x")
     assert calls.open == [kept]
     assert len(calls._calls) <= MAX_REMEMBERED + 1
+
+
+def test_only_the_first_handoff_of_a_response_may_be_carried_out_and_none_while_another_is() -> None:
+    calls = ToolCalls()
+    first, second, later = request(calls, "a"), request(calls, "b"), request(calls, "c", "resp_2")
+    assert calls.may_hand_off(first)
+    assert not calls.may_hand_off(second)
+    assert not calls.may_hand_off(later)
+    calls.answered("a", "done")
+    assert not calls.may_hand_off(second)
+    assert calls.may_hand_off(later)

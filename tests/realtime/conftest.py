@@ -32,7 +32,8 @@ def endpoint() -> Iterator[ScriptedEndpoint]:
 @pytest.fixture
 def make_session(endpoint: ScriptedEndpoint) -> Callable[..., RealtimeSession]:
     def make(agent: RealtimeAgent[Any] | None = None, **options: Any) -> RealtimeSession:
-        model = OpenAIRealtimeWebSocketModel(dial=endpoint.dial, response_timeout=options.pop("response_timeout", 15.0))
+        kind = options.pop("model", OpenAIRealtimeWebSocketModel)
+        model = kind(dial=endpoint.dial, response_timeout=options.pop("response_timeout", 15.0))
         config = {"headers": {}} | options.pop("model_config", {})
         return RealtimeSession(
             model,

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from orchestrator.realtime import RealtimeSession, RealtimeSessionEvent
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, on the virtual clock, until the condition holds; threads of the program get their time meanwhile."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0.01)
 
 
 class Reader:

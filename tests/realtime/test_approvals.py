@@ -6,12 +6,14 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from orchestrator import ToolContext, function_tool
 from orchestrator.decorators import tool_input_guardrail, tool_output_guardrail
+from orchestrator.errors import ToolTimeoutError
 from orchestrator.realtime import RealtimeAgent, RealtimeSession
 from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
 from orchestrator.tool_guardrails import ToolGuardrailFunctionOutput, ToolInputGuardrailData, ToolOutputGuardrailData
@@ -19,6 +21,11 @@ from tests.realtime.reading import Reader
 
 MakeSession = Callable[..., RealtimeSession]
 RAN: list[str] = []
+
+
+@dataclass
+class Reason:
+    code: int = 0
 
 
 @pytest.fixture(autouse=True)
@@ -334,3 +341,42 @@ async def test_a_quick_answer_does_not_ask_for_a_response_before_a_later_call_of
         await asyncio.sleep(6)
         assert endpoint.types()[-2:] == ["conversation.item.create", "response.create"]
         assert endpoint.types().count("response.create") == 1
+
+
+@pytest.mark.parametrize("arguments", ["", "{}", '{"amount":500,"reason":{}}', '{"amount":5,"reason":{},"more":1}'])
+async def test_arguments_that_the_deciding_function_would_not_see_are_for_a_person(
+    make_session: MakeSession, endpoint: ScriptedEndpoint, arguments: str
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def too_much(context: Any, parameters: dict[str, Any], call_id: str) -> bool:
+        asked.append(parameters)
+        return bool(parameters.get("amount", 0) > 100)
+
+    @function_tool(needs_approval=too_much, strict_mode=False)
+    async def pay(amount: int = 500, reason: Reason = Reason()) -> str:  # noqa: B008 - the default is the point
+        RAN.append(str(amount))
+        return "paid"
+
+    async with make_session(agent_with(pay)) as session:
+        reader = Reader(session)
+        endpoint.call_tools(("call_1", "pay", arguments))
+        await asyncio.sleep(0.1)
+        assert len(reader.of("tool_approval_required")) == 1
+        assert (asked, RAN) == ([], [])
+
+
+async def test_a_call_that_takes_too_long_is_an_error_of_the_session_where_the_tool_wants_that(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    @function_tool(timeout=1, timeout_behavior="raise_exception")
+    async def endless() -> str:
+        await asyncio.sleep(100)
+        return "never"
+
+    async with make_session(agent_with(endless)) as session:
+        reader = Reader(session)
+        endpoint.call_tools(("call_1", "endless", "{}"))
+        await asyncio.sleep(2)
+        assert [type(event.error) for event in reader.of("error")] == [ToolTimeoutError]
+        assert outputs(endpoint) == [("call_1", "Tool 'endless' timed out after 1 seconds.")]

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator import function_tool
 from orchestrator.guardrail import GuardrailFunctionOutput, OutputGuardrail
-from orchestrator.realtime import RealtimeAgent, RealtimeSession
+from orchestrator.realtime import OpenAIRealtimeSIPModel, RealtimeAgent, RealtimeModelSendRawMessage, RealtimeSession
 from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -104,6 +104,21 @@ async def interruption(session: RealtimeSession, endpoint: ScriptedEndpoint) -> 
     endpoint.send("input_audio_buffer.speech_started", audio_start_ms=0, item_id="item_u")
 
 
+async def sip_attach(session: RealtimeSession, endpoint: ScriptedEndpoint) -> None:
+    assert endpoint.url == "wss://api.openai.com/v1/realtime?call_id=rtc_1"
+    greeting = {"response": {"instructions": "Greet the caller."}}
+    await session.model.send_event(RealtimeModelSendRawMessage({"type": "response.create", "other_data": greeting}))
+    await endpoint.settle()
+    # The provider plays the audio to the caller and keeps it from us; what it says of that is no reason to send anything.
+    endpoint.start_response()
+    endpoint.send("output_audio_buffer.started", response_id="resp_1")
+    endpoint.send("input_audio_buffer.speech_started", audio_start_ms=900, item_id="item_u")
+    endpoint.send("output_audio_buffer.cleared", response_id="resp_1")
+    endpoint.end_response(status="cancelled")
+    endpoint.send("input_audio_buffer.dtmf_event_received", event="9", received_at=1_750_000_000)
+    endpoint.call_tools(("call_1", "get_weather", '{"city":"Oslo"}'), response_id="resp_2")
+
+
 SCENES: list[Scene] = [
     text_turn,
     audio_turn,
@@ -113,14 +128,19 @@ SCENES: list[Scene] = [
     guardrail_on_audio,
     guardrail_on_text,
     interruption,
+    sip_attach,
 ]
+# A call that is joined is joined by a model of its own.
+OPTIONS: dict[Scene, dict[str, Any]] = {
+    sip_attach: {"model": OpenAIRealtimeSIPModel, "model_config": {"call_id": "rtc_1"}},
+}
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 async def test_what_goes_to_the_model_is_what_the_golden_trace_says(
     make_session: Callable[..., RealtimeSession], endpoint: ScriptedEndpoint, scene: Scene
 ) -> None:
-    async with make_session(agent()) as session:
+    async with make_session(agent(), **OPTIONS.get(scene, {})) as session:
         await scene(session, endpoint)
         await asyncio.sleep(0.2)
     trace = b"".join(msgspec.json.encode(event) + b"\n" for event in endpoint.received)

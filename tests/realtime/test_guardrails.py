@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.decorators import input_guardrail, output_guardrail
 from orchestrator.guardrail import GuardrailFunctionOutput, OutputGuardrail
-from orchestrator.realtime import RealtimeAgent, RealtimeSession
+from orchestrator.realtime import RealtimeAgent, RealtimePlaybackTracker, RealtimeSession
+from orchestrator.realtime.items import AssistantAudio, AssistantMessageItem
 from orchestrator.testing.scripted_endpoint import ScriptedEndpoint
 from tests.realtime.reading import Reader
 
@@ -164,3 +165,102 @@ async def test_what_the_user_says_is_checked_too(make_session: MakeSession, endp
         (tripped,) = reader.of("guardrail_tripped")
         assert tripped.message == "how rude"
         assert endpoint.types()[1:] == ["conversation.item.truncate", "response.cancel", "conversation.item.create"]
+
+
+def blocked(session: RealtimeSession, item_id: str = "item_a") -> AssistantMessageItem:
+    (item,) = [item for item in session.history if item.item_id == item_id]
+    assert isinstance(item, AssistantMessageItem)
+    return item
+
+
+async def test_what_was_heard_before_a_guardrail_tripped_stays_in_the_history_and_is_marked(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    async with make_session(guarded()) as session:
+        reader = Reader(session)
+        endpoint.start_response()
+        endpoint.speak("The password is hunter2.", 1000)
+        endpoint.end_response()
+        await asyncio.sleep(2)
+        assert "conversation.item.truncate" in endpoint.types()
+        item = blocked(session)
+        assert item.guardrails == ("sensitive_data_check",)
+        assert reader.of("history_updated")[-1].history[-1].guardrails == ("sensitive_data_check",)
+
+
+async def test_a_message_that_was_heard_to_its_end_is_corrected_and_not_denied(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    tracker = RealtimePlaybackTracker()
+    async with make_session(guarded(), model_config={"playback_tracker": tracker}) as session:
+        endpoint.start_response()
+        endpoint.speak("The password is hunter2.", 1000)
+        await endpoint.settle()
+        tracker.on_play_ms("item_a", 0, 1000)
+        endpoint.end_response()
+        await asyncio.sleep(0.1)
+        # Nothing is left to be cut: what the caller heard, the model has to know too.
+        assert endpoint.types()[1:] == ["conversation.item.create", "response.create"]
+        text = endpoint.last("conversation.item.create")["item"]["content"][0]["text"]
+        assert text.startswith("guardrail triggered: sensitive_data_check")
+        assert "has heard" in text
+        item = blocked(session)
+        assert item.guardrails == ("sensitive_data_check",)
+        part = item.content[0]
+        assert isinstance(part, AssistantAudio)
+        assert (part.transcript, part.heard_ms) == ("The password is hunter2.", None)
+        # The mark outlives what the model reports of the item later.
+        report = {"id": "item_a", "type": "message", "role": "assistant", "status": "completed", "content": []}
+        endpoint.send("conversation.item.done", previous_item_id=None, item=report)
+        await endpoint.settle()
+        assert blocked(session).guardrails == ("sensitive_data_check",)
+
+
+async def test_a_response_that_goes_on_is_cut_at_what_was_sent_also_when_all_of_that_was_heard(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    tracker = RealtimePlaybackTracker()
+    async with make_session(guarded(), model_config={"playback_tracker": tracker}) as session:
+        endpoint.start_response()
+        endpoint.speak("well, " * 20 + "the password", 1000)
+        await endpoint.settle()
+        tracker.on_play_ms("item_a", 0, 1000)
+        await asyncio.sleep(0.1)
+        # The model has made more than it sent by now, and would remember that as said.
+        assert endpoint.types()[1:] == ["conversation.item.truncate", "response.cancel", "conversation.item.create"]
+        assert endpoint.last("conversation.item.truncate")["audio_end_ms"] == 1000
+        await session.interrupt()
+        await endpoint.settle()
+        assert endpoint.types().count("conversation.item.truncate") == 1
+        part = blocked(session).content[0]
+        assert isinstance(part, AssistantAudio)
+        assert part.heard_ms == 1000
+
+
+async def test_a_barge_in_into_a_pause_of_the_agent_cuts_what_the_server_still_makes(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    async with make_session() as session:
+        reader = Reader(session)
+        endpoint.start_response()
+        endpoint.speak("one two", 400)
+        await asyncio.sleep(1)
+        endpoint.send("input_audio_buffer.speech_started", audio_start_ms=0, item_id="item_u")
+        await endpoint.settle()
+        assert endpoint.last("conversation.item.truncate")["audio_end_ms"] == 400
+        assert reader.of("audio_interrupted")[0].cut.heard_ms == 400
+        assert blocked(session).status == "incomplete"
+
+
+async def test_written_text_that_trips_is_marked_too(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    async with make_session(guarded()) as session:
+        endpoint.start_response()
+        place = {"response_id": "resp_1", "output_index": 0}
+        item: dict[str, Any] = {"id": "item_t", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        endpoint.send("response.output_item.added", item=item, **place)
+        endpoint.send("response.output_text.delta", item_id="item_t", content_index=0, delta="the password", **place)
+        endpoint.end_response()
+        await asyncio.sleep(0.1)
+        assert blocked(session, "item_t").guardrails == ("sensitive_data_check",)
+        text = endpoint.last("conversation.item.create")["item"]["content"][0]["text"]
+        assert text == "guardrail triggered: sensitive_data_check"

@@ -121,8 +121,9 @@ async def test_a_filter_deletes_what_it_leaves_out_and_keeps_the_rest_in_order(
         endpoint.call_tools(("call_2", "transfer_to_billing_support", "{}"), response_id="resp_2")
         await asyncio.sleep(0.1)
         deleted = [event["item_id"] for event in endpoint.received if event["type"] == "conversation.item.delete"]
-        assert deleted == ["item_call_1"]
-        endpoint.send("conversation.item.deleted", item_id="item_call_1")
+        assert deleted == ["out_call_1", "item_call_1"]
+        for item_id in deleted:
+            endpoint.send("conversation.item.deleted", item_id=item_id)
         await endpoint.settle()
         assert [item.item_id for item in session.history] == ["item_1", "item_2", "item_call_2"]
 

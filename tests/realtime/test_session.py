@@ -482,7 +482,6 @@ async def test_a_conversation_is_seeded_with_the_items_of_another(
         RealtimeToolCallItem(
             item_id="f1", call_id="call_1", name="lookup", arguments="{}", output="shelf 3", status="completed"
         ),
-        RealtimeToolCallItem(item_id="f2", call_id="call_2", name="lookup", arguments="{}"),
         AssistantMessageItem(item_id="a1", content=(AssistantAudio(transcript="On shelf", heard_ms=300.0),)),
         AssistantMessageItem(item_id="a2", content=()),
     ]
@@ -492,7 +491,7 @@ async def test_a_conversation_is_seeded_with_the_items_of_another(
     assert items == [
         {"type": "message", "id": "u1", "role": "user", "content": [{"type": "input_text", "text": "where is it?"}]},
         {"type": "function_call", "id": "f1", "name": "lookup", "call_id": "call_1", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "call_1", "output": "shelf 3"},
+        {"type": "function_call_output", "id": "out_call_1", "call_id": "call_1", "output": "shelf 3"},
         {"type": "message", "id": "a1", "role": "assistant", "content": [{"type": "output_text", "text": "On shelf"}]},
     ]
     assert "response.create" not in endpoint.types()
@@ -527,3 +526,38 @@ async def test_settings_that_the_model_refuses_end_the_session(make_session: Mak
         await reader.ended()
         assert isinstance(reader.error, SettingsRefusedError)
         assert "Invalid value: 'x'." in reader.error.message
+
+
+async def test_usage_is_counted_by_modality(make_session: MakeSession, endpoint: ScriptedEndpoint) -> None:
+    usage = {
+        "total_tokens": 30,
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "input_token_details": {"text_tokens": 3, "audio_tokens": 7, "cached_tokens": 2},
+        "output_token_details": {"text_tokens": 5, "audio_tokens": 15},
+    }
+    async with make_session() as session:
+        for response_id in ("resp_1", "resp_2"):
+            endpoint.start_response(response_id)
+            done = endpoint._response(response_id, "completed") | {"usage": usage}
+            endpoint.send("response.done", response=done)
+        await endpoint.settle()
+        assert (session.usage.requests, session.usage.total_tokens) == (2, 60)
+        assert session.usage.input_tokens_details.audio_tokens == 14
+        assert session.usage.input_tokens_details.cached_tokens == 4
+        assert session.usage.output_tokens_details.text_tokens == 10
+
+
+async def test_the_late_end_of_a_response_is_not_the_end_of_the_one_after_it(
+    make_session: MakeSession, endpoint: ScriptedEndpoint
+) -> None:
+    async with make_session() as session:
+        reader = Reader(session)
+        endpoint.start_response()
+        endpoint.start_response("resp_2")
+        endpoint.end_response()
+        await endpoint.settle()
+        assert reader.types("history_updated") == ["agent_start", "agent_start"]
+        endpoint.end_response("resp_2")
+        await endpoint.settle()
+        assert reader.types("history_updated") == ["agent_start", "agent_start", "agent_end"]

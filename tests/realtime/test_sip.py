@@ -32,6 +32,8 @@ async def test_a_session_attaches_to_the_call_of_the_webhook(endpoint: ScriptedE
         # The provider negotiated the audio with the carrier.
         assert "format" not in session["audio"]["input"]
         assert session["instructions"] == "Be brief."
+        # So was the model, by who accepted the call; ours may be another.
+        assert "model" not in session
 
 
 async def test_a_call_is_needed_and_has_its_model_already(endpoint: ScriptedEndpoint) -> None:
