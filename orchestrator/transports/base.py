@@ -108,7 +108,9 @@ class LegOptions(msgspec.Struct, frozen=True, kw_only=True):
     `max_message` bounds one incoming message, all its fragments together. `write_high` is how much the transport may hold
     before messages wait in the leg's own queue, and `queue_limit` how much may wait there. The peer is pinged
     `ping_interval` after the last ping, and given up `ping_timeout` after a ping that it does not answer. `close_timeout`
-    bounds the end of a leg, `open_timeout` everything up to the finished upgrade.
+    bounds the end of a leg, `open_timeout` everything up to the finished upgrade. With a `read_interval` the connection is
+    read only so often, all that has come by then at once: a peer that sends many small messages costs less, if they may be
+    late by as much.
     """
 
     max_message: int = 1024 * 1024
@@ -118,13 +120,14 @@ class LegOptions(msgspec.Struct, frozen=True, kw_only=True):
     ping_timeout: float | None = 20.0
     close_timeout: float = 5.0
     open_timeout: float = 10.0
+    read_interval: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_message < _SMALLEST_MAX_MESSAGE:
             raise SettingsError(f"max_message must be at least {_SMALLEST_MAX_MESSAGE} bytes")
         if self.write_high < 0 or self.queue_limit < 0:
             raise SettingsError("write_high and queue_limit must not be negative")
-        for name in ("ping_interval", "ping_timeout", "close_timeout", "open_timeout"):
+        for name in ("ping_interval", "ping_timeout", "close_timeout", "open_timeout", "read_interval"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise SettingsError(f"{name} must be more than 0 seconds")

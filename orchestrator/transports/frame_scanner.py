@@ -91,13 +91,16 @@ class FrameScanner:
     `masked` says whether the peer must mask, which is whether it is a client. Call `next` with the unread part of the
     stream; take away exactly what it found before calling it again:
 
-    - after MESSAGE, everything up to `stop`;
+    - after MESSAGE, everything up to `stop`; `payload` is where its content begins if it came in a single frame, else 0;
     - after CONTROL, the bytes from `start` to `stop`, which need not be at the front;
     - after WAIT, nothing: call again when there is more;
     - after VIOLATION, `violation` says why, and the scanner is of no further use.
     """
 
-    __slots__ = ("_fragments", "_masked", "_max_message", "_overhead", "_passed", "_size", "start", "stop", "violation")
+    __slots__ = (
+        *("_fragments", "_masked", "_max_message", "_overhead", "_passed", "_size"),
+        *("payload", "start", "stop", "violation"),
+    )
 
     def __init__(self, *, masked: bool, max_message: int) -> None:
         self._masked = masked
@@ -107,6 +110,7 @@ class FrameScanner:
         self._size = 0  # their payload
         self._fragments = 0  # their number; 0 when no message is unfinished
         self.start = 0
+        self.payload = 0
         self.stop = 0
         self.violation: Violation | None = None
 
@@ -141,6 +145,7 @@ class FrameScanner:
             if kind <= _LAST:  # or WHOLE
                 self._passed = self._size = self._fragments = 0
                 self.start = start
+                self.payload = 0 if kind else stop - length
                 self.stop = stop
                 return _MESSAGE
             if kind == _CONTROL:

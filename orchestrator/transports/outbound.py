@@ -96,13 +96,15 @@ class FrameWriter:
     `shutdown` ends the connection, while closing our own descriptor would leave the peer waiting.
     """
 
-    __slots__ = ("_finished", "_paused", "_queue", "_socket", "_transport", "bytes_out", "messages_out")
+    __slots__ = ("_finished", "_full", "_held", "_paused", "_queue", "_socket", "_transport", "bytes_out", "messages_out")
 
     def __init__(self, queue_limit: int, sock: socket.socket | None = None) -> None:
         self._queue = OutboundQueue(queue_limit)
         self._socket = sock
         self._transport: asyncio.Transport | None = None
-        self._paused = False  # while it is not, the queue is empty
+        self._full = False  # the transport holds enough
+        self._held = False  # the owner wants nothing written
+        self._paused = False  # either; while it is not, the queue is empty
         self._finished = False
         self.bytes_out = 0
         self.messages_out = 0
@@ -145,11 +147,20 @@ class FrameWriter:
 
     def pause(self) -> None:
         """Hear from the transport that it holds enough."""
-        self._paused = True
+        self._full = self._paused = True
 
     def resume(self) -> None:
         """Hear from the transport that it has room again."""
-        self._paused = False
+        self._full = False
+        self._go_on()
+
+    def hold(self, *, held: bool) -> None:
+        """Write nothing until this is taken back, whatever the transport says."""
+        self._held = held
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._paused = self._full or self._held
         while self._queue and not self._paused:
             self._write_now(*self._queue.pop())
         if self._finished and not self._paused:

@@ -3,7 +3,8 @@
 Rules for editors of this file:
 
 1. The protocol object is only ever fed whole messages, single control frames, or the upgrade. So it never holds a part of
-   anything, and the leg can be resumed elsewhere from its socket and its receive buffer.
+   anything, and the leg can be resumed elsewhere from its socket and its receive buffer. A message in a single frame, which
+   the scanner has judged and nothing is remembered of, is not fed at all: this is the path of every frame of audio.
 2. Bytes are consumed from the buffer before the listener hears of them, and no state is read across a call to the listener.
 3. The first reason for the end wins. `on_closed` is called in `connection_lost` and nowhere else, so never from inside a
    method of the leg.
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from websockets.client import ClientProtocol
-from websockets.frames import EXTERNAL_CLOSE_CODES, TEXT, Frame, Opcode
+from websockets.frames import EXTERNAL_CLOSE_CODES, Frame, Opcode
 from websockets.protocol import SEND_EOF, Side, State
 from websockets.server import ServerProtocol
 
@@ -39,6 +40,11 @@ from orchestrator.transports.frame_scanner import Cut, FrameScanner
 from orchestrator.transports.keepalive import ControlBudget, Keepalive
 from orchestrator.transports.outbound import FrameWriter, Kind
 from orchestrator.transports.receive_buffer import ReceiveBuffer, anonymous_buffer, capacity_for
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no wheel with C for this platform
+    from websockets.utils import apply_mask
 
 __all__ = ["MESSAGES_PER_TURN", "PROTOCOL_LOGGER", "WebSocketLeg"]
 
@@ -59,6 +65,7 @@ _CONNECTING: Final = LegState.CONNECTING
 _CUT_MESSAGE: Final = Cut.MESSAGE
 _CUT_WAIT: Final = Cut.WAIT
 _PONG: Final = Opcode.PONG
+_TEXT: Final = int(Opcode.TEXT)
 
 
 class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
@@ -88,9 +95,11 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         self._protocol = protocol
         self._listener = listener
         self._options = options
+        self._read_interval = options.read_interval
         self._buffer = anonymous_buffer(options.max_message) if buffer is None else buffer
         # None once nothing more is to be understood: what still arrives is thrown away.
-        self._scanner: FrameScanner | None = FrameScanner(masked=protocol.side is Side.SERVER, max_message=options.max_message)
+        self._masked = protocol.side is Side.SERVER  # what the peer sends
+        self._scanner: FrameScanner | None = FrameScanner(masked=self._masked, max_message=options.max_message)
         self._writer = FrameWriter(options.queue_limit, sock)
         self._keepalive = Keepalive(
             loop,
@@ -106,6 +115,8 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         self._deadline: asyncio.TimerHandle | None = None  # of the upgrade, then of the end
         self._turn: asyncio.Handle | None = None  # set while received messages wait for the next turn of the loop
         self._messages_in = 0
+        self._deaf = False  # while a stall keeps us from reading
+        self._rest: asyncio.TimerHandle | None = None  # set while `read_interval` does
 
     # What the owner of a leg calls.
 
@@ -180,6 +191,22 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
             queued_bytes=writer.queued_bytes,
         )
 
+    def stall(self, *, sending: bool, receiving: bool) -> None:
+        """Stand still as a process that hangs, in one direction or both; with neither, go on.
+
+        Replaces an earlier stall. What is sent meanwhile waits, within `queue_limit`, and what the peer sends stays in the
+        kernel, its pings and its close frame included. So the keepalive rests; only the end of the connection on this side
+        ends the leg. For the endpoint that misbehaves on demand.
+        """
+        if self._state is not LegState.OPEN:
+            return
+        self._writer.hold(held=sending)
+        self._deaf = receiving
+        self._keepalive.stop()
+        if not (sending or receiving):
+            self._keepalive.start()
+        self._read_or_not()
+
     def detach(self) -> ReceiveBuffer:
         """Let go of an open connection without ending it, so that `resume` can go on with it here or elsewhere.
 
@@ -224,6 +251,9 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         self._buffer.received(nbytes)
         if self._turn is None:
             self._receive()
+        if self._read_interval is not None and self._rest is None and self._state is _OPEN:
+            self._rest = self._loop.call_later(self._read_interval, self._rested)
+            self._writer.pause_reading()
 
     def eof_received(self) -> bool:
         """Take the end of the peer's stream: without a close frame before it, the connection broke.
@@ -297,7 +327,16 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
     def _next_turn(self) -> None:
         self._turn = None
         self._receive()
-        if self._turn is None:
+        self._read_or_not()
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._deaf or self._turn is not None or self._rest is not None:
+            self._writer.pause_reading()
+        else:
             self._writer.resume_reading()
 
     def _receive_one(self) -> bool:
@@ -312,11 +351,21 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         if cut is _CUT_WAIT:
             return False
         if cut is _CUT_MESSAGE:
-            data = buffer.view[scanner.start : scanner.stop].tobytes()
-            buffer.consume(scanner.stop)
+            view, begin, stop = buffer.view, scanner.payload, scanner.stop
+            is_text = view[scanner.start] & 0x0F == _TEXT
+            if not begin:
+                data = view[scanner.start : stop].tobytes()
+            elif self._masked:
+                data = apply_mask(view[begin:stop], view[begin - 4 : begin].tobytes())
+            else:
+                data = view[begin:stop].tobytes()
+            buffer.consume(stop)
             # After our close frame only the peer's matters.
             if self._state is _OPEN:
-                self._take_message(data)
+                if begin:
+                    self._hand_over(data, is_text=is_text)
+                else:
+                    self._take_fragments(data, is_text=is_text)
         elif cut is Cut.CONTROL:
             data = buffer.view[scanner.start : scanner.stop].tobytes()
             buffer.remove(scanner.start, scanner.stop)
@@ -325,7 +374,7 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
             self._fail(scanner.violation.code, scanner.violation.text)
         return True
 
-    def _take_message(self, data: bytes) -> None:
+    def _take_fragments(self, data: bytes, *, is_text: bool) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
         if protocol.parser_exc is not None:
@@ -333,8 +382,10 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
             return
         # The upgrade is done, so an event is a frame; here, the frames of one message.
         frames = cast("list[Frame]", protocol.events_received())
-        payload = bytes(frames[0].data) if len(frames) == 1 else b"".join([frame.data for frame in frames])
-        if frames[0].opcode is not TEXT:
+        self._hand_over(b"".join([frame.data for frame in frames]), is_text=is_text)
+
+    def _hand_over(self, payload: bytes, *, is_text: bool) -> None:
+        if not is_text:
             self._messages_in += 1
             self._call(self._listener.on_binary, payload)
         elif payload.isascii() or _is_utf8(payload):
@@ -424,6 +475,7 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         if self._state in (LegState.CONNECTING, LegState.OPEN):
             self._state = advance(self._state, LegState.CLOSING)
             self._stop_timers(keep_turn=True)
+            self._read_or_not()
             self._deadline = self._loop.call_later(self._options.close_timeout, self._kill)
 
     def _kill(self) -> None:
@@ -450,6 +502,9 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         if self._turn is not None and not keep_turn:
             self._turn.cancel()
             self._turn = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _drop_buffer(self) -> ReceiveBuffer:
         """Let go of the receive memory, which may be shared or large; only its count stays."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Protocol, State
 from websockets.server import ServerProtocol
+from websockets.utils import apply_mask
 
 from orchestrator.transports.frame_scanner import MAX_FRAGMENTS, Cut, FrameScanner
 from orchestrator.transports.receive_buffer import ReceiveBuffer, capacity_for
@@ -222,3 +223,23 @@ def test_what_the_scanner_cuts_is_what_the_protocol_understands() -> None:
     protocol.receive_data(reader.messages[0])
     events = protocol.events_received()
     assert [event.data for event in events if isinstance(event, Frame)] == [b"?", b"one ", b"two"]
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 999, MAX])
+@pytest.mark.parametrize("mask", [True, False])
+def test_the_content_of_a_message_in_one_frame_is_found(length: int, mask: bool) -> None:
+    content = bytes(range(256)) * 4
+    data = text(content[:length], mask=mask)
+    scanner = FrameScanner(masked=mask, max_message=MAX)
+    assert scanner.next(memoryview(b"---" + data), 3, 3 + len(data)) is Cut.MESSAGE
+    assert scanner.stop - scanner.payload == length
+    found = (b"---" + data)[scanner.payload : scanner.stop]
+    key = (b"---" + data)[scanner.payload - 4 : scanner.payload]
+    assert (apply_mask(found, key) if mask else found) == content[:length]
+
+
+def test_the_content_of_fragments_is_for_the_protocol() -> None:
+    data = frame(Opcode.TEXT, b"a", fin=False) + frame(Opcode.CONT, b"b")
+    scanner = FrameScanner(masked=True, max_message=MAX)
+    assert scanner.next(memoryview(data), 0, len(data)) is Cut.MESSAGE
+    assert scanner.payload == 0

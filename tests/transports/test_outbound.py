@@ -146,6 +146,22 @@ def test_the_end_of_the_stream_waits_for_what_is_queued() -> None:
     assert sink.eof
 
 
+def test_what_is_held_is_written_when_both_the_owner_and_the_transport_agree() -> None:
+    writer, sink = writer_on_sink(capacity=1, queue_limit=100)
+    writer.hold(held=True)
+    writer.write(b"1", Kind.MESSAGE)
+    writer.resume()
+    assert sink.written == b""
+    writer.hold(held=False)
+    writer.write(b"2", Kind.MESSAGE)
+    writer.write(b"3", Kind.MESSAGE)
+    writer.hold(held=True)
+    sink.drain(100)
+    assert sink.written == b"12"
+    writer.hold(held=False)
+    assert sink.written == b"123"
+
+
 def test_close_cuts_the_connection_if_something_is_stuck() -> None:
     writer, sink = writer_on_sink(capacity=0, queue_limit=100)
     writer.write(b"1", Kind.MESSAGE)
