@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JUDGES := .venv-judges
 JUDGES_STAMP := $(JUDGES)/.installed
+JUDGES_JS := tests/judges/agents_js
+JUDGES_JS_STAMP := $(JUDGES_JS)/node_modules/.installed
 
-.PHONY: help setup demo test check lint types unit cluster fuzz lock clean
+.PHONY: help setup demo test check lint types judges browser unit cluster fuzz lock clean
 
 help:
 	@echo "make demo      one phone call, end to end, on this machine"
@@ -35,6 +37,21 @@ $(JUDGES_STAMP): tests/judges/requirements.lock
 	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/judges/requirements.lock
 	touch $(JUDGES_STAMP)
 
+$(JUDGES_JS_STAMP): $(JUDGES_JS)/package.json $(JUDGES_JS)/package-lock.json | $(STAMP)
+	$(BIN)/python $(JUDGES_JS)/npm.py ci
+	touch $(JUDGES_JS_STAMP)
+
+judges: $(JUDGES_STAMP) $(JUDGES_JS_STAMP)
+
+# The page of examples/web is tested in a real browser, the distribution's own. No stamp: looking is as quick, and always right.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	    command -v apt-get >/dev/null || { echo "The tests need Chromium: install it so that 'chromium' is on the PATH." >&2; exit 1; }; \
+	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	    $$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends chromium || { \
+	        echo "Chromium could not be installed: install it so that 'chromium' is on the PATH, then go on." >&2; exit 1; }; \
+	}
+
 demo: setup
 	$(BIN)/orchestrator demo
 
@@ -49,7 +66,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-unit: setup $(JUDGES_STAMP)
+unit: setup judges browser
 	$(BIN)/pytest -m "not cluster"
 
 cluster: setup
@@ -65,6 +82,7 @@ lock:
 	    --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 	$(BIN)/uv pip compile --group pyproject.toml:judges --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --no-header --quiet --output-file tests/judges/requirements.lock
+	$(BIN)/python $(JUDGES_JS)/npm.py lock
 
 clean:
-	rm -rf $(VENV) $(JUDGES) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(JUDGES) $(JUDGES_JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Real Ray for the tests that ask for it, once per run, and for no others."""
+"""What holds for the whole suite: frames of offline endpoints are judged; Ray is real where asked for, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from orchestrator.simulator.frame_record import RECORD_VARIABLE
+from tests.judges.frame_log import FrameLog
+
 if TYPE_CHECKING:
     from actors.local_ray import RayConnection
 
@@ -19,6 +22,24 @@ if TYPE_CHECKING:
 settings.register_profile("test", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fuzz", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+@pytest.fixture(scope="session")
+def frame_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrameLog]:
+    """Where all endpoints write their frames: those of this process, and those of the processes that it starts."""
+    log = FrameLog(tmp_path_factory.mktemp("frames") / "frames.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(RECORD_VARIABLE, str(log.path))
+        yield log
+    # What came after the last test, from endpoints that outlived it.
+    log.judge()
+
+
+@pytest.fixture(autouse=True)
+def _frames_are_those_of_the_api(frame_log: FrameLog) -> Iterator[None]:
+    # Set up before the other fixtures of a test, so it judges after their endpoints are gone.
+    yield
+    frame_log.judge()
 
 
 def _refuse(*_arguments: Any, **_options: Any) -> NoReturn:

@@ -25,5 +25,7 @@ def offline_endpoint(scenario: str, log: Path) -> Iterator[str]:
 
     Its errors go to the file `log`. Raises InfrastructureFault when it does not start within 30 s.
     """
-    with ChildProcess("orchestrator", ("simulate", "--port", "0", "--scenario", scenario), log=log) as child:
+    # Voices by their level alone: what is shown and measured is the service, which needs the processor for itself.
+    arguments = ("simulate", "--port", "0", "--scenario", scenario, "--vad", "energy")
+    with ChildProcess("orchestrator", arguments, log=log) as child:
         yield msgspec.json.decode(child.read_line(_START_SECONDS), type=_Ready).url

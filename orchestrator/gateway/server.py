@@ -6,7 +6,6 @@ then on it is known only by what the node link says about its session. No other 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import secrets
@@ -36,12 +35,13 @@ from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.authentication import CarrierDoor, FrontDoor
 from orchestrator.gateway.hand_over import ANSWER_WITHIN, HandOvers
 from orchestrator.gateway.links import ActorLink
-from orchestrator.gateway.request_body import body_length, parse_form
+from orchestrator.gateway.request_body import MAX_BODY, parse_form
 from orchestrator.gateway.roster import Actor, Roster, Session
 from orchestrator.gateway.routes import Destination, Route, find_route
-from orchestrator.http_server.acceptor import Acceptor
+from orchestrator.http_server.acceptor import Acceptor, listen
 from orchestrator.http_server.answers import Refusal, Response
 from orchestrator.http_server.connection import Connection, Stage
+from orchestrator.http_server.request_body import body_length
 from orchestrator.http_server.request_head import RequestHead
 from orchestrator.settings import LOOPBACK, Settings
 from orchestrator.stream_token import StreamTokens, with_token_secret
@@ -51,7 +51,6 @@ from orchestrator.telemetry.metrics import CONTENT_TYPE, RegistryMetrics
 
 __all__ = ["GatewayServer", "new_session_id"]
 
-BACKLOG: Final = 1024
 # Connections that the gateway still has in its hands. Beyond it the oldest goes: one that means well is done in milliseconds,
 # so those that have waited longest are the ones that hold connections open on purpose.
 MAX_CONNECTIONS: Final = 512
@@ -116,7 +115,7 @@ class GatewayServer:
         """Listen. Raises SettingsError when the address cannot be had or `public_url` is malformed."""
         settings = self._settings
         try:
-            sock = await _listen(settings.host, settings.port)
+            sock = await listen(settings.host, settings.port)
         except OSError as error:
             raise SettingsError(
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another host or port"
@@ -242,7 +241,7 @@ class GatewayServer:
         if isinstance(route, Refusal):
             self._refuse(connection, route)
         elif route.takes_body:
-            length = body_length(head)
+            length = body_length(head, MAX_BODY)
             if isinstance(length, Refusal):
                 self._refuse(connection, length)
             else:
@@ -478,12 +477,3 @@ _ACTOR_DIED: Final = EndReason("actor_died", "the session actor's process ended"
 
 def _try_later(code: str, message: str) -> Refusal:
     return Refusal(status=503, code=code, message=f"{message}; try again later", retry_after=RETRY_AFTER)
-
-
-async def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on the first address of `host`."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    # A name for loopback may stand for both protocols; most clients on this machine are told 127.0.0.1.
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] is not socket.AF_INET)
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG)

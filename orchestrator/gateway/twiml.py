@@ -9,9 +9,14 @@ __all__ = ["CONTENT_TYPE", "connect_stream", "reject_busy"]
 CONTENT_TYPE = "text/xml; charset=utf-8"
 
 
-def connect_stream(url: str, token: str) -> bytes:
-    """Connect the call to a media stream; `url` is ws(s), without query, since the carrier drops one."""
+def connect_stream(url: str, token: str, *, say: str = "") -> bytes:
+    """Connect the call to a media stream; `url` is ws(s), without query, since the carrier drops one.
+
+    The carrier speaks the text in `say` before it connects, in a voice of its own.
+    """
     response = ET.Element("Response")
+    if say:
+        ET.SubElement(response, "Say").text = say
     stream = ET.SubElement(ET.SubElement(response, "Connect"), "Stream", url=url)
     ET.SubElement(stream, "Parameter", name="token", value=token)
     return _document(response)

@@ -1,4 +1,4 @@
-"""An accept loop as a callback on a listening socket."""
+"""A listening socket, and its accept loop as a callback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from orchestrator.telemetry.logs import get_logger
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "listen"]
+
+_BACKLOG: Final = 1024
 
 # This process or the machine is out of something that comes back. Accepting again at once would only spin.
 _CAPACITY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -35,6 +37,15 @@ _BROKEN: Final = frozenset(
 _BATCH: Final = 64
 
 _log = get_logger()
+
+
+async def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on the first address of `host`; port 0 takes a free one. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # A name for loopback may stand for both protocols; most clients on this machine are told 127.0.0.1.
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] is not socket.AF_INET)
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
 
 
 class Acceptor:

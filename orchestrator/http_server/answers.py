@@ -1,6 +1,6 @@
-"""Plain HTTP answers of the gateway: documents, and refusals in the Realtime API's error form.
+"""Plain HTTP answers: documents, and refusals in the Realtime API's error form.
 
-Every answer closes its connection. A connection that the gateway keeps is one that upgrades, and that leaves for an actor.
+Every answer closes its connection. A connection that goes on is one that upgrades, and that leaves for somebody else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import msgspec
 __all__ = ["Refusal", "Response", "render"]
 
 Headers = tuple[tuple[str, str], ...]
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +69,8 @@ def render(response: Response) -> bytes:
         *response.headers,
     ]
     connection = h11.Connection(h11.SERVER)
-    reason = HTTPStatus(response.status).phrase.encode()
+    # The phrase may be empty (RFC 9112 §4), and is where the registry has no such status.
+    reason = _PHRASES.get(response.status, "").encode()
     parts = (
         connection.send(h11.Response(status_code=response.status, headers=headers, reason=reason)),
         connection.send(h11.Data(data=response.body)),

@@ -1,4 +1,4 @@
-"""One accepted connection while it is the gateway's: read its request, answer it, or let go of it.
+"""One accepted connection while it is the server's: read its request, answer it, or let go of it.
 
 No task: a reader callback and one timer. The connection decides nothing; its owner does, in callbacks that return at once.
 """
@@ -43,7 +43,7 @@ _NEXT: Final[dict[Stage, frozenset[Stage]]] = {
 
 
 class ConnectionOwner(Protocol):
-    """Decides about connections. After `on_connection_gone`, which comes once, the connection is not the gateway's."""
+    """Decides about connections. After `on_connection_gone`, which comes once, the connection is not the server's."""
 
     def on_head(self, connection: Connection, head: RequestHead) -> None:
         """Take a complete head: answer, `read_body` or `release`."""
@@ -132,6 +132,14 @@ class Connection:
         self._deadline.cancel()
         self._sock.detach()
         self._owner.on_connection_gone(self)
+
+    def take(self) -> socket.socket:
+        """Return the socket itself to somebody in this process, who owns it from now on. Nothing here watches it any more."""
+        self.pause()
+        self._enter(Stage.GONE)
+        self._deadline.cancel()
+        self._owner.on_connection_gone(self)
+        return self._sock
 
     def abort(self) -> None:
         """Close at once. Idempotent."""

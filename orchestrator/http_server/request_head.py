@@ -42,6 +42,15 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     rest: bytes
 
+    def __repr__(self) -> str:
+        # Headers and query may hold keys, which belong in no log.
+        return f"RequestHead({self.method} {self.path})"
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether the client asks for a WebSocket. Names of protocols are compared without case (RFC 9110 §7.8)."""
+        return "websocket" in (name.lower() for name in self.header_tokens("upgrade"))
+
     def header(self, name: str) -> str | None:
         """Return the first value of a header, given in lower case."""
         return next((value for have, value in self.headers if have == name), None)

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from orchestrator.errors import UserError
+from orchestrator.loadtest.endpoint_modes import MODES
 from orchestrator.loadtest.model_process import ModelProcess, model_process
 from orchestrator.loadtest.report import LoadReport, render
 from orchestrator.loadtest.run import CHANNELS, MAX_SECONDS, MAX_SESSIONS, LoadPlan, caller_url, run_load
@@ -58,11 +59,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of this command, at the port of --model-port on this machine",
     )
     parser.add_argument("--model-port", type=int, default=0, metavar="PORT", help="port of the stub that plays the model")
+    parser.add_argument(
+        "--endpoint",
+        choices=sorted(MODES),
+        help="measure the offline endpoint itself (orchestrator simulate) and no service: what a session costs it as it comes, "
+        "with --vad energy, or with --cheap",
+    )
     parser.add_argument("--key", help="key for the front door of the service at --url")
 
 
 def run_loadtest(options: argparse.Namespace) -> int:
     """Run one load test; returns 0 if nothing was lost, else 1. Raises UserError for what it cannot do."""
+    if options.endpoint:
+        return _test_endpoint(options)
     plan = LoadPlan(
         sessions=options.sessions,
         seconds=options.seconds,
@@ -93,6 +102,22 @@ def run_loadtest(options: argparse.Namespace) -> int:
         sys.stdout.flush()
     else:
         Console().print(render(report))
+    return 0 if report.ok else 1
+
+
+def _test_endpoint(options: argparse.Namespace) -> int:
+    # Only here: it renders speech, and needs what comes with that.
+    from orchestrator.loadtest.endpoint import EndpointPlan, render_endpoint, run_endpoint_load
+
+    plan = EndpointPlan(sessions=options.sessions, seconds=options.seconds, mode=options.endpoint)
+    _allow_files(plan.sessions * _FILES_PER_SESSION + 256)
+    with sigterm_as_interrupt():
+        report = uvloop.run(run_endpoint_load(plan))
+    if options.json:
+        sys.stdout.buffer.write(report.as_json() + b"\n")
+        sys.stdout.flush()
+    else:
+        Console().print(render_endpoint(report))
     return 0 if report.ok else 1
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "mulaw_decode",
     "mulaw_encode",
     "resample",
+    "stretch",
 ]
 
 PCM_RATE = 24_000
@@ -216,3 +217,28 @@ def resample(samples: Samples, source_rate: int, target_rate: int) -> Samples:
     delay = round(resampler.length / 2 * target_rate / source_rate)
     length = round(len(samples) * target_rate / source_rate)
     return output[delay : delay + length]
+
+
+def stretch(samples: Samples, factor: float, rate: int) -> Samples:
+    """Make speech last `factor` times as long (more than 1) at the same pitch.
+
+    Overlapping windows are laid out wider apart than they were taken, each shifted by a few milliseconds to where it best
+    continues the one before (WSOLA).
+    """
+    window, reach = rate * 30 // 1000, rate * 8 // 1000
+    step = window // 2
+    fade = np.hanning(2 * step + 1)[:-1]
+    source = np.pad(samples.astype(np.float64), (0, window + 2 * reach))
+    count = max(1, math.ceil(len(samples) * factor / step))
+    output = np.zeros((count + 1) * step)
+    expected = 0
+    for index in range(count):
+        ideal = int(index * step / factor)
+        start = ideal
+        if index:
+            low = max(0, ideal - reach)
+            region = source[low : ideal + reach + step]
+            start = low + int(np.argmax(np.correlate(region, source[expected : expected + step], "valid")))
+        output[index * step : (index + 2) * step] += source[start : start + 2 * step] * fade
+        expected = start + step
+    return np.clip(np.rint(output[: round(len(samples) * factor)]), -32768, 32767).astype(np.int16)

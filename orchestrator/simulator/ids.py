@@ -20,6 +20,8 @@ EPOCH = 1_576_800_000
 """Unix seconds at which the counter of the time prefix is zero."""
 TIME_LENGTH = 5
 RANDOM_LENGTH = 16
+# Drawing bytes and reading them as letters costs a tenth of drawing letters. Eight letters come a little more often for it.
+_LETTERS = bytes(ord(ALPHABET[code % 62]) for code in range(256))
 
 
 def _base62(number: int, length: int) -> str:
@@ -31,7 +33,7 @@ def _base62(number: int, length: int) -> str:
 
 
 class IdSource:
-    """Makes the ids of one model session. `wall_clock` gives unix seconds. Not thread-safe."""
+    """Makes the ids of one model session or phone call. `wall_clock` gives unix seconds. Not thread-safe."""
 
     def __init__(self, wall_clock: Callable[[], float], seed: int | None = None) -> None:
         self._wall_clock = wall_clock
@@ -63,12 +65,20 @@ class IdSource:
         """An id for a function call: this kind has no time in it."""
         return "call_" + self._random_text()
 
+    def phone_call(self) -> str:
+        """An id for a phone call."""
+        return f"rtc_u1_{self._random.randbytes(16).hex()}"
+
+    def webhook(self) -> str:
+        """An id for a webhook, the same in all its deliveries."""
+        return f"evt_{self._random.randbytes(16).hex()}"
+
     def obfuscation(self) -> str:
         """Padding for a text delta, which hides its true length from someone who counts bytes on the wire."""
         return self._random_text()[: 11 + self._random.getrandbits(2)]
 
     def _random_text(self) -> str:
-        return "".join(self._random.choices(ALPHABET, k=RANDOM_LENGTH))
+        return self._random.randbytes(RANDOM_LENGTH).translate(_LETTERS).decode("ascii")
 
     def _timed(self) -> str:
         second = int(self._wall_clock())

@@ -26,6 +26,16 @@ def test_the_stream_is_what_the_carriers_own_library_would_write() -> None:
     assert canonical(ours) == canonical(str(response))
 
 
+def test_the_carrier_may_say_something_first() -> None:
+    response = VoiceResponse()
+    response.say("One moment <please> & hold.")
+    connect = Connect()
+    connect.stream(url="wss://voice.example.com/media").parameter(name="token", value=TOKEN)
+    response.append(connect)
+    ours = twiml.connect_stream("wss://voice.example.com/media", TOKEN, say="One moment <please> & hold.")
+    assert canonical(ours) == canonical(str(response))
+
+
 def test_a_full_gateway_is_a_busy_line() -> None:
     response = VoiceResponse()
     response.append(Reject(reason="busy"))

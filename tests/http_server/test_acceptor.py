@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.http_server.acceptor import Acceptor
+from orchestrator.http_server.acceptor import Acceptor, listen
 
 
 class FailingListener(socket.socket):
@@ -100,3 +100,18 @@ async def test_closing_while_a_shortage_is_waited_out_is_final(listener: Failing
     accepted.acceptor.close()
     await asyncio.sleep(0)
     assert accepted.sockets.empty()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_listening_takes_a_free_port_of_the_host(host: str) -> None:
+    with await listen(host, 0) as listener:
+        address, port = listener.getsockname()[:2]
+        assert address == "127.0.0.1"
+        assert port > 0
+        with pytest.raises(OSError, match="in use"):
+            await listen(host, port)
+
+
+async def test_a_host_that_does_not_exist_is_an_os_error() -> None:
+    with pytest.raises(OSError, match=r".+"):
+        await listen("no-such-host.invalid", 0)

@@ -26,7 +26,7 @@ def parse(data: bytes) -> tuple[h11.Response, bytes]:
     return response, body
 
 
-@given(st.binary(max_size=500), st.sampled_from([200, 404, 503]))
+@given(st.binary(max_size=500), st.sampled_from([200, 404, 503, 529]))
 def test_an_answer_is_valid_http_and_closes(body: bytes, status: int) -> None:
     response, received = parse(render(Response(status=status, body=body)))
     assert response.status_code == status

@@ -11,6 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection
 
+from orchestrator.http_server.answers import Refusal
+from orchestrator.http_server.connection import Connection, Stage
+from orchestrator.http_server.request_head import RequestHead
 from orchestrator.settings import Settings
 from orchestrator.telemetry import names
 from tests.gateway.rig import UPGRADE, Rig, echo, eventually, request, running
@@ -167,3 +170,46 @@ async def test_an_answer_that_nobody_reads_does_not_hold_the_connection(link_pat
         assert (await rig.get("/healthz")).status == 200
         assert rig.server.snapshot().refusals == 0
         writer.close()
+
+
+class Taker:
+    """Takes the socket of every connection as soon as its head is there."""
+
+    def __init__(self) -> None:
+        self.taken: asyncio.Future[tuple[socket.socket, bytes]] = asyncio.get_running_loop().create_future()
+        self.gone = 0
+
+    def on_head(self, connection: Connection, head: RequestHead) -> None:
+        received = connection.received
+        self.taken.set_result((connection.take(), received))
+
+    def on_body(self, connection: Connection, head: RequestHead, body: bytes) -> None:
+        raise AssertionError("nobody asked for a body")
+
+    def on_bad_request(self, connection: Connection, refusal: Refusal) -> None:
+        raise AssertionError("the request is good")
+
+    def on_connection_gone(self, connection: Connection) -> None:
+        self.gone += 1
+
+
+async def test_a_socket_that_is_taken_is_open_and_watched_by_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    taker, loop = Taker(), asyncio.get_running_loop()
+    connection = Connection(ours, "peer", 0.0, taker, head_limit=16_384, timeout=0.05)
+    data = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nand more"
+    await loop.sock_sendall(theirs, data)
+    async with asyncio.timeout(30):
+        sock, received = await taker.taken
+        assert (sock, received, taker.gone) == (ours, data, 1)
+        assert connection.stage is Stage.GONE
+        # Neither the reader nor the deadline of the connection is left to take what comes for the new owner.
+        await loop.sock_sendall(theirs, b"to the new owner")
+        assert await loop.sock_recv(sock, 100) == b"to the new owner"
+        connection.abort()
+        await loop.sock_sendall(sock, b"still open")
+        assert await loop.sock_recv(theirs, 100) == b"still open"
+    sock.close()
+    theirs.close()

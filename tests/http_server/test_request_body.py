@@ -1,18 +1,14 @@
-"""Lengths and forms."""
+"""How long a body will be."""
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from orchestrator.gateway.request_body import MAX_BODY, body_length, parse_form
 from orchestrator.http_server.answers import Refusal
+from orchestrator.http_server.request_body import body_length
 from orchestrator.http_server.request_head import HeadReader, RequestHead
 
-FORM_TYPE = ("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8")
+LIMIT = 1000
 
 
 def head(*headers: tuple[str, str]) -> RequestHead:
@@ -22,9 +18,9 @@ def head(*headers: tuple[str, str]) -> RequestHead:
     return result
 
 
-@pytest.mark.parametrize("length", [0, 1, MAX_BODY])
+@pytest.mark.parametrize("length", [0, 1, LIMIT])
 def test_an_announced_length_is_taken(length: int) -> None:
-    assert body_length(head(("Content-Length", str(length)))) == length
+    assert body_length(head(("Content-Length", str(length))), LIMIT) == length
 
 
 @pytest.mark.parametrize(
@@ -32,40 +28,18 @@ def test_an_announced_length_is_taken(length: int) -> None:
     [
         (("X", "y"), 411),
         (("Transfer-Encoding", "chunked"), 411),
-        (("Content-Length", str(MAX_BODY + 1)), 413),
+        (("Content-Length", str(LIMIT + 1)), 413),
         (("Content-Length", "9" * 19), 413),
     ],
 )
 def test_other_bodies_are_refused(header: tuple[str, str], status: int) -> None:
-    result = body_length(head(header))
+    result = body_length(head(header), LIMIT)
     assert isinstance(result, Refusal)
     assert result.status == status
 
 
-@given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=5))
-def test_a_form_is_read_with_its_order_its_repeats_and_its_blanks(fields: list[tuple[str, str]]) -> None:
-    fields = [(name, value) for name, value in fields if name or value]
-    encodable = [pair for pair in fields if not any("\ud800" <= char <= "\udfff" for text in pair for char in text)]
-    assert parse_form(head(FORM_TYPE), urlencode(encodable).encode()) == tuple(encodable)
-
-
-@given(st.binary(max_size=100))
-def test_any_bytes_are_a_form_or_refused(body: bytes) -> None:
-    result = parse_form(head(FORM_TYPE), body)
-    assert isinstance(result, tuple) or result.status == 400
-
-
-def test_bytes_that_are_no_text_survive_for_the_signature() -> None:
-    form = parse_form(head(FORM_TYPE), b"a=%FF")
-    assert isinstance(form, tuple)
-    assert form[0][1].encode("utf-8", "surrogateescape") == b"\xff"
-
-
-def test_another_media_type_is_refused() -> None:
-    result = parse_form(head(("Content-Type", "application/json")), b"{}")
-    assert isinstance(result, Refusal)
-    assert result.status == 415
-
-
-def test_a_flood_of_fields_is_refused() -> None:
-    assert isinstance(parse_form(head(FORM_TYPE), b"a=1&" * 600), Refusal)
+def test_a_body_that_is_not_required_may_be_left_out() -> None:
+    assert body_length(head(("X", "y")), LIMIT, required=False) == 0
+    chunked = body_length(head(("Transfer-Encoding", "chunked")), LIMIT, required=False)
+    assert isinstance(chunked, Refusal)
+    assert chunked.status == 411

@@ -5,21 +5,28 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-import msgspec
 import numpy as np
-from openai.types.realtime import RealtimeServerEvent
-from pydantic import TypeAdapter
 
 from orchestrator.simulator.audio import Encoding, encode
-from orchestrator.simulator.endpoint.session_machine import Close, ModelOptions, Output, Render, SessionMachine
+from orchestrator.simulator.endpoint.session_machine import (
+    Close,
+    ModelOptions,
+    Output,
+    RecognitionRequest,
+    Recognize,
+    Render,
+    SessionMachine,
+)
 from orchestrator.simulator.ids import IdSource
 from orchestrator.simulator.scenario import Scenario, parse_scenario
 from orchestrator.simulator.speech import SpeechRequest, Utterance
+from orchestrator.wire.realtime import SessionConfig
 from orchestrator.wire.realtime import encode as encode_event
+from tests.judges.frame_judge import FrameJudge
 
-JUDGE: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+JUDGE = FrameJudge()
 UNIX_TIME = 1_800_000_000.0
 TEXT_ONLY = {"type": "realtime", "output_modalities": ["text"]}
 LOOKUP = {"type": "function", "name": "lookup", "parameters": {"type": "object", "properties": {}}}
@@ -56,11 +63,8 @@ class Recorder:
     def judge(self) -> None:
         """Raise if a frame is not what the API sends."""
         for frame in self.frames:
-            event = json.loads(frame)
-            assert list(event)[:2] == ["type", "event_id"], frame
-            assert msgspec.json.encode(event) == frame, "the API sends compact JSON"
-            # Strict: what the API sends as a number must not come as a text that looks like one.
-            JUDGE.validate_json(frame, strict=True)
+            complaint = JUDGE.complaint(frame)
+            assert complaint is None, f"{complaint}\n  in {frame.decode()}"
 
 
 def tone(request: SpeechRequest) -> Utterance:
@@ -98,17 +102,30 @@ class Driver:
         model: str = "gpt-realtime",
         speech: Callable[[SpeechRequest], Utterance | None] = tone,
         hold_speech: bool = False,
+        kind: Literal["realtime", "transcription"] = "realtime",
+        preset: SessionConfig | None = None,
+        in_call: bool = False,
     ) -> None:
         self._recorder = recorder
         self._speech = speech
         self._hold_speech = hold_speech
         self.held: list[SpeechRequest] = []
+        self.unheard: list[RecognitionRequest] = []
         self.now = 0.0
         self.events: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.closed: Close | None = None
         ids = IdSource(lambda: UNIX_TIME, seed=1)
-        self.machine = SessionMachine(scenario, options or ModelOptions(), ids, model=model, unix_time=UNIX_TIME)
+        self.machine = SessionMachine(
+            scenario,
+            options or ModelOptions(),
+            ids,
+            model=model,
+            unix_time=UNIX_TIME,
+            kind=kind,
+            preset=preset,
+            in_call=in_call,
+        )
         self._take(self.machine.start(0.0))
 
     # --- What a client does -------------------------------------------------------------------------------------------
@@ -146,6 +163,21 @@ class Driver:
         self.run()
         return self.events[start:]
 
+    # --- What a call brings -------------------------------------------------------------------------------------------
+
+    def hear(self, data: bytes) -> list[dict[str, Any]]:
+        """Audio of the phone."""
+        return self._take(self.machine.hear(data, self.now))
+
+    def dtmf(self, key: str) -> list[dict[str, Any]]:
+        return self._take(self.machine.dtmf(key, self.now))
+
+    def attach(self) -> list[dict[str, Any]]:
+        return self._take(self.machine.attach(self.now))
+
+    def end(self) -> list[dict[str, Any]]:
+        return self._take(self.machine.end(self.now))
+
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> list[dict[str, Any]]:
@@ -166,6 +198,10 @@ class Driver:
         request = self.held.pop(0)
         return self._take(self.machine.provide(request, self._speech(request), self.now))
 
+    def recognize(self, text: str | None, which: int = 0) -> list[dict[str, Any]]:
+        """Say what was heard in a spoken turn that waits for that."""
+        return self._take(self.machine.recognized(self.unheard.pop(which), text, self.now))
+
     def _take(self, outputs: Iterable[Output]) -> list[dict[str, Any]]:
         start = len(self.events)
         waiting = list(outputs)
@@ -176,6 +212,8 @@ class Driver:
                     self.held.append(output.request)
                 else:
                     waiting += self.machine.provide(output.request, self._speech(output.request), self.now)
+            elif isinstance(output, Recognize):
+                self.unheard.append(output.request)
             elif isinstance(output, Close):
                 self.closed = output
             else:

@@ -24,6 +24,7 @@ from orchestrator.simulator.audio import (
     mulaw_decode,
     mulaw_encode,
     resample,
+    stretch,
 )
 
 EVERY_SAMPLE = np.arange(-32768, 32768, dtype=np.int32).astype(np.int16)
@@ -141,3 +142,18 @@ def test_flush_gives_the_tail_and_starts_anew() -> None:
     second = np.concatenate([stream.process(sine(440, 8000, 0.1)), stream.flush()])
     assert np.array_equal(first, second)
     assert len(first) >= 2400
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.3, 2.0, 3.1])
+@pytest.mark.parametrize("frequency", [110, 440])
+def test_stretched_sound_is_longer_and_neither_higher_nor_torn(factor: float, frequency: int) -> None:
+    result = stretch(sine(frequency, 22_050), factor, 22_050)
+    assert len(result) == round(22_050 * factor)
+    assert level(result) == pytest.approx(level(sine(frequency, 22_050)), rel=0.05)
+    spectrum = np.abs(np.fft.rfft(result * np.hanning(len(result))))
+    assert spectrum.argmax() * 22_050 / len(result) == pytest.approx(frequency, rel=0.02)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 100])
+def test_very_short_sounds_are_stretched_too(samples: int) -> None:
+    assert len(stretch(np.zeros(samples, np.int16), 2.0, 8000)) == 2 * samples

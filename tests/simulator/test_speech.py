@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +12,8 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.simulator import speech
-from orchestrator.simulator.audio import Encoding, decode
-from orchestrator.simulator.speech import Speaker, SpeechRequest, synthesize
+from orchestrator.simulator.audio import Encoding, decode, encode, resample
+from orchestrator.simulator.speech import Speaker, SpeechRequest, Utterance, synthesize
 
 TEXT = "It left our warehouse this morning, and it should reach you tomorrow."
 
@@ -49,7 +50,7 @@ def test_the_formats_carry_the_same_speech(speaker: Speaker) -> None:
 
 
 def test_voices_differ_and_unknown_ones_sound_like_the_first(speaker: Speaker) -> None:
-    names = ["alloy", *speech.VARIANTS]
+    names = list(speech.TIMBRES)
     sounds = {name: speaker.render(SpeechRequest("Good morning to you.", name)).audio for name in names}
     assert len(set(sounds.values())) == len(names)
     assert speaker.render(SpeechRequest("Good morning to you.", "voice_123")).duration_ms == pytest.approx(
@@ -57,10 +58,47 @@ def test_voices_differ_and_unknown_ones_sound_like_the_first(speaker: Speaker) -
     )
 
 
-def test_speed_changes_the_length(speaker: Speaker) -> None:
-    slow, plain, fast = (speaker.render(SpeechRequest(TEXT, speed=speed)).duration_ms for speed in (0.5, 1.0, 1.5))
-    assert slow > plain * 1.4
-    assert fast < plain * 0.8
+@pytest.mark.parametrize("speed", [0.25, 0.4, 0.5, 0.75, 1.25, 1.5])
+def test_speed_is_that_of_the_session(speaker: Speaker, speed: float) -> None:
+    plain = speaker.render(SpeechRequest(TEXT)).duration_ms
+    assert speaker.render(SpeechRequest(TEXT, speed=speed)).duration_ms == pytest.approx(plain / speed, rel=0.08)
+
+
+def pitch(utterance: Utterance) -> float:
+    """The median of the fundamental frequency, in Hz."""
+    samples = decode(utterance.audio, Encoding.PCM16).astype(np.float64)
+    found: list[float] = []
+    for start in range(0, len(samples) - 1200, 480):
+        frame = samples[start : start + 1200]
+        likeness = np.correlate(frame, frame, "full")[1199:]
+        shifts = likeness[60:400]
+        if likeness[0] > 1200 * 1500**2 and shifts.max() > 0.5 * likeness[0]:
+            found.append(24_000 / (60 + int(shifts.argmax())))
+    return float(np.median(found))
+
+
+def test_each_voice_has_a_pitch_of_its_own(speaker: Speaker) -> None:
+    pitches = sorted(pitch(speaker.render(SpeechRequest(TEXT, voice))) for voice in speech.TIMBRES)
+    assert 70 < pitches[0] < pitches[-1] < 320
+    # Half a semitone, which is heard when one follows the other.
+    assert all(higher / lower > 1.025 for lower, higher in itertools.pairwise(pitches))
+
+
+def test_slow_speech_keeps_its_pitch(speaker: Speaker) -> None:
+    assert pitch(speaker.render(SpeechRequest(TEXT, speed=0.3))) == pytest.approx(
+        pitch(speaker.render(SpeechRequest(TEXT))), rel=0.1
+    )
+
+
+@pytest.mark.parametrize("encoding", [Encoding.MULAW, Encoding.ALAW])
+def test_telephone_speech_is_the_same_speech_to_the_accuracy_of_g711(speaker: Speaker, encoding: Encoding) -> None:
+    plain = resample(decode(speaker.render(SpeechRequest(TEXT)).audio, Encoding.PCM16), 24_000, encoding.rate)
+    there_and_back = decode(encode(plain, encoding), encoding).astype(np.float64)
+    noise = there_and_back - plain
+    assert 10 * np.log10((there_and_back**2).mean() / (noise**2).mean()) > 33
+    spoken = decode(speaker.render(SpeechRequest(TEXT, encoding=encoding)).audio, encoding)
+    # Two renderings differ in phase, not in loudness.
+    assert np.std(spoken) == pytest.approx(np.std(plain), rel=0.05)
 
 
 def test_deltas_are_slices_of_the_audio_and_encoded_once(speaker: Speaker) -> None:

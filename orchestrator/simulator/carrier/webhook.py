@@ -14,6 +14,7 @@ import h11
 import msgspec
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.simulator.http_post import AnswerTooLongError, post
 
 __all__ = ["PhoneCallError", "StreamTarget", "ask_what_to_do", "read_twiml", "sign"]
 
@@ -75,48 +76,17 @@ async def ask_what_to_do(
         headers["X-Twilio-Signature"] = sign(auth_token, url, form)
     try:
         async with asyncio.timeout(timeout):
-            status, body = await _post(url, urlencode(form).encode(), headers)
+            status, body = await post(url, urlencode(form).encode(), headers)
     except TimeoutError:
         raise PhoneCallError(f"the voice webhook gave no answer within {timeout:g} s") from None
     except OSError as error:
         raise PhoneCallError(f"the voice webhook cannot be reached: {error.strerror or error}") from None
     except h11.RemoteProtocolError as error:
         raise PhoneCallError(f"the voice webhook does not answer in HTTP: {error}") from None
+    except AnswerTooLongError:
+        raise PhoneCallError("the voice webhook's answer is longer than 64 KiB") from None
     if not status:
         raise PhoneCallError("the voice webhook closed the connection without an answer")
     if status != 200:
         raise PhoneCallError(f"the voice webhook answered {status}: {body[:200].decode(errors='replace').strip()}")
     return read_twiml(body)
-
-
-async def _post(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
-    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure)
-    try:
-        connection = h11.Connection(h11.CLIENT)
-        all_headers = [("Host", parts.netloc), ("Content-Length", str(len(body))), ("Connection", "close"), *headers.items()]
-        request = h11.Request(method="POST", target=parts.path or "/", headers=all_headers)
-        for event in (request, h11.Data(data=body), h11.EndOfMessage()):
-            writer.write(connection.send(event) or b"")
-        await writer.drain()
-        return await _read_response(connection, reader)
-    finally:
-        writer.close()
-
-
-async def _read_response(connection: h11.Connection, reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    status, body = 0, bytearray()
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(16 * 1024))
-        elif isinstance(event, h11.Response):
-            status = event.status_code
-        elif isinstance(event, h11.Data):
-            body += event.data
-            if len(body) > _TWIML_LIMIT:
-                raise PhoneCallError("the voice webhook's answer is longer than 64 KiB")
-        elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
-            return status, bytes(body)

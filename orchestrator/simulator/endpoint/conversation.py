@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET
 
 from orchestrator.errors import WireError
 from orchestrator.simulator.audio import duration_ms
@@ -18,19 +19,22 @@ from orchestrator.wire.realtime_types import (
     FunctionCallItem,
     FunctionCallOutputItem,
     InputAudioPart,
+    McpApprovalRequestItem,
+    McpApprovalResponseItem,
     MessageItem,
     OutputAudioPart,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from orchestrator.simulator.audio import Encoding
     from orchestrator.wire.realtime_types import ContentPart, Item
 
-__all__ = ["Conversation", "ItemAudio", "Memory"]
+__all__ = ["ROOT", "Conversation", "ItemAudio", "Memory"]
 
 ROOT = "root"
+"""What stands for "before all items" in the place of the previous item's id."""
 ITEM_OBJECT = "realtime.item"
 
 
@@ -55,11 +59,15 @@ class ItemAudio:
 
 @dataclass(frozen=True)
 class Memory:
-    """One item as the model remembers it. `item` has no audio bytes in it: only `conversation.item.retrieved` shows them."""
+    """One item. `item` has no audio bytes in it: only `conversation.item.retrieved` shows them.
+
+    `forgotten` says that the conversation has grown too long, and no response is based on the item any more.
+    """
 
     id: str
     item: Item
     audio: ItemAudio | None = None
+    forgotten: bool = False
 
 
 class Conversation:
@@ -95,6 +103,16 @@ class Conversation:
         """Whether the voice of the session is settled by what was said."""
         return any(memory.audio is not None and _is_assistant(memory.item) for memory in self)
 
+    def remembered(self) -> Iterator[Memory]:
+        """What a response is based on."""
+        return (memory for memory in self if not memory.forgotten)
+
+    def forget(self, item_ids: Iterable[str]) -> None:
+        """Base no response on these any more. They stay where they are, for a client to retrieve."""
+        for item_id in item_ids:
+            if (known := self._memories.get(item_id)) is not None:
+                self._memories[item_id] = replace(known, forgotten=True)
+
     def find(self, item_id: str) -> Memory | None:
         """The item, if the conversation has it."""
         return self._memories.get(item_id)
@@ -115,6 +133,12 @@ class Conversation:
             )
         if isinstance(item, FunctionCallOutputItem) and item.call_id not in self._call_ids:
             raise WireError("invalid_tool_call_id", f"Tool call ID '{item.call_id}' not found in conversation.")
+        if isinstance(item, McpApprovalResponseItem) and not self._asks_approval(item.approval_request_id):
+            raise WireError(
+                "invalid_value",
+                f"Approval request ID '{item.approval_request_id}' not found in conversation.",
+                "item.approval_request_id",
+            )
 
     def insert(self, memory: Memory, previous_item_id: str | None = None) -> str | None:
         """Add an item at the end, at the head ("root") or after another one. Returns the id of the item before it."""
@@ -141,7 +165,7 @@ class Conversation:
             return
         if known.audio is not None and known.audio.cut:
             item, audio = _without_transcript(item), known.audio
-        self._memories[item_id] = Memory(item_id, item, audio if audio is not None else known.audio)
+        self._memories[item_id] = replace(known, item=item, audio=audio if audio is not None else known.audio)
 
     def set_transcript(self, item_id: str, transcript: str) -> None:
         """Store what a spoken item of the caller says, once that is known."""
@@ -164,7 +188,10 @@ class Conversation:
             self._audio_held -= len(known.audio.data)
 
     def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
-        """Forget what was not heard: cut the audio, and drop the transcript, which would give away the rest."""
+        """Forget what was not heard: cut the audio, and drop the transcript, which would give away the rest.
+
+        The transcript is gone as a whole, as with the live API: the item has no such member any more.
+        """
         known = self._require(item_id, "item_truncate_invalid_item_id", "truncating")
         audio = known.audio
         if audio is None or audio.size == 0 or not _is_assistant(known.item):
@@ -182,12 +209,15 @@ class Conversation:
                 "invalid_value", f"Audio content of {int(audio.milliseconds)}ms is already shorter than {audio_end_ms}ms"
             )
         cut = replace(audio, size=audio_end_ms * audio.encoding.bytes_per_ms, cut=True)
-        self._memories[item_id] = Memory(item_id, _without_transcript(known.item), cut)
+        self._memories[item_id] = replace(known, item=_without_transcript(known.item), audio=cut)
 
     def retrieve(self, item_id: str) -> Item:
         """The item with all that is remembered of it, audio included."""
         known = self._require(item_id, "item_retrieve_invalid_item_id", "retrieving")
-        item = msgspec.structs.replace(known.item, object=ITEM_OBJECT)
+        item = known.item
+        # The official types of MCP items have no such member.
+        if isinstance(item, MessageItem | FunctionCallItem | FunctionCallOutputItem):
+            item = msgspec.structs.replace(item, object=ITEM_OBJECT)
         if known.audio is None or not isinstance(item, MessageItem):
             return item
         payload = known.audio.base64()
@@ -202,6 +232,10 @@ class Conversation:
         if known is None:
             raise WireError(code, f"Error {doing} item: the item with id '{item_id}' does not exist.")
         return known
+
+    def _asks_approval(self, item_id: str) -> bool:
+        known = self._memories.get(item_id)
+        return known is not None and isinstance(known.item, McpApprovalRequestItem)
 
     def _shed_audio(self) -> None:
         for item_id in self._order:
@@ -221,6 +255,6 @@ def _without_transcript(item: Item) -> Item:
     if not isinstance(item, MessageItem):
         return item
     content: list[ContentPart] = [
-        msgspec.structs.replace(part, transcript=None) if isinstance(part, OutputAudioPart) else part for part in item.content
+        msgspec.structs.replace(part, transcript=UNSET) if isinstance(part, OutputAudioPart) else part for part in item.content
     ]
     return msgspec.structs.replace(item, content=content)

@@ -14,7 +14,7 @@ from orchestrator.simulator.endpoint.vad import VoiceDetector
 
 if TYPE_CHECKING:
     from orchestrator.simulator.audio import Encoding
-    from orchestrator.simulator.endpoint.vad import Edge, VadSettings
+    from orchestrator.simulator.endpoint.vad import Edge, VadKind, VadSettings
 
 __all__ = ["InputBuffer", "decode_audio"]
 
@@ -48,8 +48,9 @@ class InputBuffer:
     `take`; without one, the client says where a turn ends.
     """
 
-    def __init__(self, encoding: Encoding, vad: VadSettings | None) -> None:
+    def __init__(self, encoding: Encoding, vad: VadSettings | None, kind: VadKind = "energy") -> None:
         self._encoding = encoding
+        self._kind = kind
         self._bytes_per_ms = encoding.bytes_per_ms
         self._data = bytearray()
         self._appended_ms = 0.0
@@ -58,9 +59,24 @@ class InputBuffer:
         self._set_detector(vad)
 
     @property
+    def encoding(self) -> Encoding:
+        """The format of the audio."""
+        return self._encoding
+
+    @property
+    def detects(self) -> bool:
+        """Whether it finds turns by itself."""
+        return self._detector is not None
+
+    @property
     def held_ms(self) -> float:
         """How much uncommitted audio there is."""
         return duration_ms(len(self._data), self._encoding)
+
+    @property
+    def appended_ms(self) -> int:
+        """How much audio there was in this session: the present, on its clock."""
+        return int(self._appended_ms)
 
     def configure(self, encoding: Encoding, vad: VadSettings | None) -> None:
         """Go on under other settings. Audio of another format cannot be joined to what is there, so that is dropped."""
@@ -94,6 +110,12 @@ class InputBuffer:
         self._turn_start = None
         return turn
 
+    def take_silence(self, start_ms: int) -> bytes:
+        """The audio since then, in which nobody spoke; all there is goes."""
+        data = bytes(self._data[self._offset(start_ms) :])
+        self.clear()
+        return data
+
     def commit(self) -> bytes:
         """All uncommitted audio. Raises WireError if it is too short to be a turn."""
         if self.held_ms < SHORTEST_COMMIT_MS:
@@ -118,7 +140,7 @@ class InputBuffer:
             self._detector = None
             self._turn_start = None
         elif self._detector is None:
-            self._detector = VoiceDetector(vad, self._encoding, round(self._appended_ms))
+            self._detector = VoiceDetector(vad, self._encoding, round(self._appended_ms), self._kind)
         else:
             self._detector.configure(vad)
 

@@ -1,19 +1,20 @@
-"""One model session on a leg and on the clock of a loop: asks the machine, and does what it says.
+"""One model session on the clock of a loop: asks the machine, and does what it says.
 
-A session costs a leg, a machine and one timer: no task, no queue of its own. Speech that is not at hand is made in a thread,
-once, however many sessions wait for it. `ModelSession` is an ordinary leg listener, so a test can put it on an in-memory leg
-and under a virtual clock.
+`MachineRunner` does that for whoever listens, through an `Outlet`; an ordinary session is a leg listener that is the outlet of
+its own runner, and a call (`phone/`) is one with any number of legs. A session costs a leg, a machine and one timer: no task,
+no queue of its own. Speech that is not at hand is made in a thread, once, however many sessions wait for it. A test can put
+`ModelSession` on an in-memory leg and under a virtual clock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.simulator.endpoint.session_machine import Close, Render, SessionMachine
+from orchestrator.simulator.endpoint.fault_effects import inject
+from orchestrator.simulator.endpoint.outputs import Close, Recognize, Render
 from orchestrator.transports import LegState
 from orchestrator.wire.realtime import encode
 
@@ -22,21 +23,30 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from orchestrator.errors import EndReason
-    from orchestrator.simulator.endpoint.session_machine import Output
+    from orchestrator.simulator.endpoint.fault_effects import Inside
+    from orchestrator.simulator.endpoint.outputs import Output, RecognitionRequest
+    from orchestrator.simulator.endpoint.session_machine import SessionMachine
+    from orchestrator.simulator.recognition import RecognitionDesk
     from orchestrator.simulator.speech import Speaker, SpeechRequest, Utterance
     from orchestrator.transports import Leg
+    from orchestrator.wire.realtime import ServerEvent
 
-__all__ = ["ModelSession", "SpeechDesk"]
+__all__ = ["MachineRunner", "ModelSession", "Outlet", "SpeechDesk"]
 
 INTERNAL_ERROR = 1011
+WORK = (Render, Recognize, Close)
 
 _log = logging.getLogger(__name__)
 
 
 class SpeechDesk:
-    """Gives out speech: at once where it is at hand, else when a thread of `pool` has made it. Lives on one loop."""
+    """Gives out speech: at once where it is at hand, else when a thread of `pool` has made it. Lives on one loop.
 
-    def __init__(self, speaker: Speaker, pool: Executor) -> None:
+    `recognition` is where what callers say is understood, if anywhere.
+    """
+
+    def __init__(self, speaker: Speaker, pool: Executor, recognition: RecognitionDesk | None = None) -> None:
+        self.recognition = recognition
         self._speaker = speaker
         self._pool = pool
         self._waiting: dict[SpeechRequest, list[Callable[[Utterance | None], None]]] = {}
@@ -66,72 +76,85 @@ class SpeechDesk:
                 why = fault.message if isinstance(fault, OrchestratorError) else type(fault).__name__
                 _log.error("no speech could be made: %s", why)
         for deliver in self._waiting.pop(request):
-            deliver(utterance)
+            # One by one: where one session fails, the others still get theirs.
+            future.get_loop().call_soon(deliver, utterance)
 
 
-class ModelSession:
-    """Listens to the leg of one client. `on_frame` hears every frame that is sent."""
+class Outlet(Protocol):
+    """Where the events of a session go. Called on the loop; must not block."""
 
-    def __init__(self, machine: SessionMachine, desk: SpeechDesk, on_frame: Callable[[bytes], None] | None = None) -> None:
-        self._machine = machine
+    @property
+    def live(self) -> bool:
+        """Whether the session still goes on. Afterwards the machine is asked nothing more."""
+
+    def emit(self, event: ServerEvent) -> None:
+        """Take the next event."""
+
+    def finish(self, code: int, reason: str) -> None:
+        """The session is over: close whatever is open with this code. Nothing is emitted after it."""
+
+
+class MachineRunner:
+    """Keeps a machine going: hands its output out, has its speech made, and wakes it up in time."""
+
+    def __init__(self, machine: SessionMachine, desk: SpeechDesk, outlet: Outlet) -> None:
+        self.machine = machine
         self._desk = desk
-        self._on_frame = on_frame
-        self._leg: Leg | None = None
+        self._outlet = outlet
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at: float | None = None
+        self._doing: list[Output] | None = None
 
-    def on_open(self, leg: Leg) -> None:
-        """The session begins."""
-        self._leg = leg
-        self._perform(self._machine.start(self._loop.time()))
-
-    def on_text(self, data: bytes) -> None:
-        """Hand an event to the machine."""
-        # Most are audio that nothing follows from; a timer is never needed earlier because of one.
-        if outputs := self._machine.receive_text(data, self._loop.time()):
-            self._perform(outputs)
-
-    def on_binary(self, _: bytes) -> None:
-        """The API has no binary messages; the machine says so."""
-        self._perform(self._machine.receive_binary(self._loop.time()))
-
-    def on_closed(self, _: EndReason) -> None:
-        """The session is over, whatever it was doing."""
-        self._leg = None
-        self._set_timer()
-
-    def _perform(self, outputs: list[Output]) -> None:
-        leg = self._leg
-        if leg is None:
+    def perform(self, outputs: list[Output]) -> None:
+        """Do what the machine has said, and set the timer anew. The list is the runner's from now on."""
+        if self._doing is not None:
+            # An event that was emitted has led back here, as one does with which a fault happens.
+            self._doing += outputs
             return
-        waiting = deque(outputs)
-        while waiting:
-            output = waiting.popleft()
-            if isinstance(output, Render):
+        if not self._outlet.live:
+            return
+        self._doing = outputs
+        try:
+            self._do(outputs)
+        finally:
+            self._doing = None
+        self.set_timer()
+
+    def _do(self, outputs: list[Output]) -> None:
+        outlet = self._outlet
+        # What follows from an output comes after the others, so the list grows while it is read.
+        for output in outputs:
+            if not isinstance(output, WORK):
+                outlet.emit(output)
+            elif isinstance(output, Render):
                 utterance = self._desk.cached(output.request)
                 if utterance is None:
                     self._order(output.request)
                 else:
-                    waiting.extend(self._machine.provide(output.request, utterance, self._loop.time()))
-            elif isinstance(output, Close):
-                leg.close(output.code, output.reason)
+                    outputs.extend(self.machine.provide(output.request, utterance, self._loop.time()))
+            elif isinstance(output, Recognize):
+                self._recognize(output.request)
             else:
-                data = encode(output)
-                if self._on_frame is not None:
-                    self._on_frame(data)
-                leg.send_text(data)
-        self._set_timer()
+                outlet.finish(output.code, output.reason)
 
-    def _order(self, request: SpeechRequest) -> None:
-        def deliver(utterance: Utterance | None) -> None:
-            self._guarded(lambda now: self._machine.provide(request, utterance, now))
+    def ask(self, question: Callable[[float], list[Output]]) -> None:
+        """Ask the machine from outside its outlet's own callbacks. Should it fail, the session ends with 1011."""
+        if not self._outlet.live:
+            return
+        try:
+            self.perform(question(self._loop.time()))
+        except Exception:
+            self._outlet.finish(INTERNAL_ERROR, "internal error")
+            raise
 
-        self._desk.order(request, deliver)
+    def inject(self, effect: Inside) -> None:
+        """Have a fault happen inside the session."""
+        self.ask(lambda now: inject(self.machine, effect, now))
 
-    def _set_timer(self) -> None:
+    def set_timer(self) -> None:
         """Wake up when the machine is due: one timer, which moves only if something else has become the next."""
-        due = self._machine.due if self._leg is not None and self._leg.state is LegState.OPEN else None
+        due = self.machine.due if self._outlet.live else None
         if due == self._wakes_at:
             return
         if self._timer is not None:
@@ -139,17 +162,82 @@ class ModelSession:
         self._timer = None if due is None else self._loop.call_at(due, self._wake, due)
         self._wakes_at = due
 
+    def _order(self, request: SpeechRequest) -> None:
+        def deliver(utterance: Utterance | None) -> None:
+            self.ask(lambda now: self.machine.provide(request, utterance, now))
+
+        self._desk.order(request, deliver)
+
+    def _recognize(self, request: RecognitionRequest) -> None:
+        def deliver(text: str | None) -> None:
+            self.ask(lambda now: self.machine.recognized(request, text, now))
+
+        recognition = self._desk.recognition
+        if recognition is None:
+            # Later, as where there is one: the machine does not expect the answer within its own call.
+            self._loop.call_soon(deliver, None)
+        else:
+            recognition.order(request.audio, request.encoding, deliver)
+
     def _wake(self, due: float) -> None:
         self._timer = self._wakes_at = None
         # A loop may run a timer early by the resolution of its clock.
-        self._guarded(lambda now: self._machine.advance(max(due, now)))
+        self.ask(lambda now: self.machine.advance(max(due, now)))
 
-    def _guarded(self, ask: Callable[[float], list[Output]]) -> None:
-        """Ask the machine from outside the leg, which itself ends a session whose listener raises."""
-        if self._leg is None:
-            return
-        try:
-            self._perform(ask(self._loop.time()))
-        except Exception:
-            self._leg.close(INTERNAL_ERROR, "internal error")
-            raise
+
+class ModelSession:
+    """Listens to the leg of one client. `on_frame` hears every frame that is sent."""
+
+    def __init__(self, machine: SessionMachine, desk: SpeechDesk, on_frame: Callable[[bytes], None] | None = None) -> None:
+        self._machine = machine
+        self._runner = MachineRunner(machine, desk, self)
+        self._on_frame = on_frame
+        self._leg: Leg | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # --- LegListener --------------------------------------------------------------------------------------------------
+
+    def on_open(self, leg: Leg) -> None:
+        """The session begins."""
+        self._leg = leg
+        self._runner.perform(self._machine.start(self._loop.time()))
+
+    def on_text(self, data: bytes) -> None:
+        """Hand an event to the machine."""
+        # Also where nothing is said to it: audio that is held back, to be heard in real time, needs the timer.
+        self._runner.perform(self._machine.receive_text(data, self._loop.time()))
+
+    def on_binary(self, _: bytes) -> None:
+        """The API has no binary messages; the machine says so."""
+        self._runner.perform(self._machine.receive_binary(self._loop.time()))
+
+    def on_closed(self, _: EndReason) -> None:
+        """The session is over, whatever it was doing."""
+        self._leg = None
+        self._runner.set_timer()
+
+    # --- FaultTarget --------------------------------------------------------------------------------------------------
+
+    def inject(self, effect: Inside) -> None:
+        """Have a fault happen inside the session."""
+        self._runner.inject(effect)
+
+    # --- Outlet -------------------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """Whether the leg is open."""
+        return self._leg is not None and self._leg.state is LegState.OPEN
+
+    def emit(self, event: ServerEvent) -> None:
+        """Send an event to the client."""
+        data = encode(event)
+        if self._on_frame is not None:
+            self._on_frame(data)
+        if self._leg is not None:
+            self._leg.send_text(data)
+
+    def finish(self, code: int, reason: str) -> None:
+        """Close the leg."""
+        if self._leg is not None:
+            self._leg.close(code, reason)

@@ -9,10 +9,12 @@ from orchestrator.wire.realtime import ErrorDetails, ErrorEvent
 
 __all__ = [
     "active_response",
+    "append_too_long",
     "binary_message",
     "client_event_id",
     "error_event",
     "no_active_response",
+    "no_responses",
     "session_expired",
     "unknown_type",
 ]
@@ -83,6 +85,21 @@ def active_response(response_id: str) -> WireError:
 def no_active_response() -> WireError:
     """A cancel came and there is nothing to cancel."""
     return WireError("response_cancel_not_active", "Cancellation failed: no active response found")
+
+
+def no_responses(event_type: str) -> WireError:
+    """A response was meant in a session that has none."""
+    return WireError("invalid_value", f"Invalid value: '{event_type}'. A transcription session has no responses.", "type")
+
+
+def append_too_long(length: int, limit: int) -> WireError:
+    """More audio came in one event than is taken."""
+    return WireError(
+        "string_above_max_length",
+        f"Invalid 'audio': string too long. Expected a string with maximum length {limit}, but got a string with length "
+        f"{length} instead.",
+        "audio",
+    )
 
 
 def session_expired(seconds: float) -> WireError:

@@ -1,442 +1,297 @@
-"""One response of the model while it is generated: the events that it consists of, in captured order, each at its time.
+"""The responses of one session: the one that the conversation has at most, and those that run out of band beside it.
 
-Pure. A `Generation` is a generator that yields when it wants to go on; the session machine gives it the time. Whatever ends it
-early (a cancel, a barge-in, the token limit) closes what is open with the same events as a regular end, but marked incomplete.
+Pure. A response is announced at once; what it consists of is decided as soon as it is known what the caller has said, and its
+events then come at their times. See `generation` for the course of one.
 """
 
 from __future__ import annotations
 
-import enum
-import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING
 
-from orchestrator.errors import IllegalTransitionError
-from orchestrator.simulator.endpoint.conversation import ItemAudio, Memory
-from orchestrator.simulator.endpoint.director import Call, Plan, Say
-from orchestrator.simulator.endpoint.session_config import format_of, voice_name
-from orchestrator.simulator.endpoint.usage import assistant_audio_tokens, response_usage, text_tokens
-from orchestrator.simulator.speech import SpeechRequest
-from orchestrator.wire.realtime_server import (
-    ConversationItemAdded,
-    ConversationItemDone,
-    ResponseContentPartAdded,
-    ResponseContentPartDone,
-    ResponseCreated,
-    ResponseDone,
-    ResponseFunctionCallArgumentsDelta,
-    ResponseFunctionCallArgumentsDone,
-    ResponseOutputAudioDelta,
-    ResponseOutputAudioDone,
-    ResponseOutputAudioTranscriptDelta,
-    ResponseOutputAudioTranscriptDone,
-    ResponseOutputItemAdded,
-    ResponseOutputItemDone,
-    ResponseOutputTextDelta,
-    ResponseOutputTextDone,
-)
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from orchestrator.errors import WireError
+from orchestrator.simulator.endpoint import refusals
+from orchestrator.simulator.endpoint.context import fit_context, input_limit
+from orchestrator.simulator.endpoint.generation import Generation, ResponseSettings
+from orchestrator.simulator.endpoint.item_intake import asked_text, take_item
+from orchestrator.simulator.endpoint.output_items import Stage
+from orchestrator.simulator.endpoint.outputs import Render
+from orchestrator.simulator.endpoint.session_config import check_reasoning, check_voice, encoding_of, voice_is_locked
+from orchestrator.simulator.endpoint.toolbox import toolbox
+from orchestrator.simulator.endpoint.usage import rate_limit
+from orchestrator.wire.realtime_server import RateLimitsUpdated
 from orchestrator.wire.realtime_types import (
     AudioOutputConfig,
-    AudioPart,
-    FunctionCallItem,
-    MessageItem,
-    OutputAudioPart,
-    OutputTextPart,
-    Response,
+    CustomVoice,
+    ItemReference,
     ResponseAudioConfig,
-    ResponseError,
-    ResponseStatusDetails,
-    TextPart,
+    ResponseCreateParams,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from orchestrator.simulator.audio import Encoding
-    from orchestrator.simulator.endpoint.conversation import Conversation
-    from orchestrator.simulator.endpoint.usage import InputTokens
-    from orchestrator.simulator.ids import IdSource
-    from orchestrator.simulator.speech import Utterance
-    from orchestrator.wire.realtime_server import ServerEvent
-    from orchestrator.wire.realtime_types import ContentPart, CustomVoice, Item
+    from orchestrator.simulator.endpoint.call_audio import CallAudio
+    from orchestrator.simulator.endpoint.context import Context
+    from orchestrator.simulator.endpoint.conversation import Memory
+    from orchestrator.simulator.endpoint.director import Plan
+    from orchestrator.simulator.endpoint.hearing import Hearing
+    from orchestrator.simulator.endpoint.mcp_servers import McpServers
+    from orchestrator.simulator.endpoint.state import SessionState
+    from orchestrator.simulator.speech import SpeechRequest, Utterance
+    from orchestrator.wire.realtime_types import ResponseError
 
-__all__ = ["TRANSITIONS", "Generation", "ResponseSettings", "ResponseState", "Stage", "Timing"]
+__all__ = ["Responses"]
 
-TRANSCRIPT_LEAD = 2
-"""The transcript runs so many audio deltas ahead."""
-ARGUMENTS_PER_DELTA = 16
-_WORD = re.compile(r"\S+\s*|\s+")
-
-
-class ResponseState(enum.Enum):
-    """Where a response is in its life. The value is its wire status."""
-
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    INCOMPLETE = "incomplete"
-    FAILED = "failed"
+MOST_ASIDES = 16
+"""So many responses out of band may run at once."""
 
 
-TRANSITIONS: Mapping[ResponseState, frozenset[ResponseState]] = {
-    ResponseState.IN_PROGRESS: frozenset(
-        {ResponseState.COMPLETED, ResponseState.CANCELLED, ResponseState.INCOMPLETE, ResponseState.FAILED}
-    ),
-    ResponseState.COMPLETED: frozenset(),
-    ResponseState.CANCELLED: frozenset(),
-    ResponseState.INCOMPLETE: frozenset(),
-    ResponseState.FAILED: frozenset(),
-}
+class Responses:
+    """`on_end` is called whenever the response of the conversation is over and no other one has begun."""
 
-
-@dataclass(frozen=True)
-class Timing:
-    """How fast the model is. Times are seconds.
-
-    `first_output` passes between a request and the first output, unless the scenario says otherwise. Audio comes in deltas
-    of `delta_ms` milliseconds, `pace` times faster than it plays (0: all at once); text in words, one per `text_interval`.
-    """
-
-    first_output: float = 0.3
-    pace: float = 5.0
-    delta_ms: int = 200
-    text_interval: float = 0.01
+    def __init__(
+        self,
+        state: SessionState,
+        hearing: Hearing,
+        audio: CallAudio,
+        servers: McpServers,
+        *,
+        language: str,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._state = state
+        self._hearing = hearing
+        self._audio = audio
+        self._servers = servers
+        self._language = language
+        self._on_end = on_end
+        self._conversation_id = state.ids.conversation()
+        self._active: Generation | None = None
+        self._asides: dict[str, Generation] = {}
+        self._turn_waits = False
+        self._undecided = ResponseCreateParams()
+        self._cached = 0
 
     @property
-    def delta_interval(self) -> float:
-        """Seconds between two audio deltas."""
-        return self.delta_ms / 1000 / self.pace if self.pace > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class ResponseSettings:
-    """What is settled about a response when it starts. `conversation_id` is None for one out of band."""
-
-    id: str
-    conversation_id: str | None
-    text_only: bool
-    encoding: Encoding
-    voice: str | CustomVoice
-    speed: float
-    language: str
-    max_output_tokens: int | None
-    metadata: Mapping[str, str] | None
-    context: InputTokens
-    cached: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a generation acts upon. `conversation` is None for a response out of band: it leaves no trace there."""
-
-    ids: IdSource
-    send: Callable[[ServerEvent], None]
-    conversation: Conversation | None
-    called: Callable[[str, Call], None]
-
-
-@dataclass
-class _Open:
-    """The output item that is being generated."""
-
-    index: int
-    item_id: str
-    kind: Literal["audio", "call", "text"]
-    previous: str | None = None
-    text: str = ""
-    audio: ItemAudio | None = None
-    call_id: str = ""
-    name: str = ""
-
-    def item(self, status: str) -> Item:
-        if self.kind == "call":
-            return FunctionCallItem(id=self.item_id, status=status, name=self.name, call_id=self.call_id, arguments=self.text)
-        content: list[ContentPart] = []
-        if status != "in_progress":
-            content = [OutputTextPart(text=self.text) if self.kind == "text" else OutputAudioPart(transcript=self.text)]
-        return MessageItem(id=self.item_id, status=status, role="assistant", content=content)
-
-
-@dataclass
-class Generation:
-    """One response in progress.
-
-    `start`, `advance` and `provide` are called with the present time; afterwards `due` says when to call `advance` next, or
-    is None while speech is awaited (see `requests`) and after the end.
-    """
-
-    settings: ResponseSettings
-    plan: Plan
-    timing: Timing
-    stage: Stage
-    state: ResponseState = ResponseState.IN_PROGRESS
-    due: float | None = None
-    _now: float = 0.0
-    _steps: Iterator[float | None] = field(default_factory=lambda: iter(()))
-    _open: _Open | None = None
-    _finished: list[Item] = field(default_factory=list)
-    _text_tokens: int = 0
-    _audio_ms: float = 0.0
-    _speech: dict[SpeechRequest, Utterance] = field(default_factory=dict)
+    def conversation_id(self) -> str:
+        """The id of the conversation."""
+        return self._conversation_id
 
     @property
-    def active(self) -> bool:
-        """Whether the response goes on."""
-        return self.state is ResponseState.IN_PROGRESS
+    def active(self) -> Generation | None:
+        """The response of the conversation that is in progress."""
+        return self._active
 
-    @property
-    def tokens(self) -> int:
-        """Tokens used so far, context included."""
-        return self.settings.context.total + self._output_tokens
+    def create(self, params: ResponseCreateParams) -> None:
+        """A response is asked for. Raises WireError if it may not be, and then nothing has begun."""
+        if params.conversation != "none" and self._active is not None:
+            raise refusals.active_response(self._active.settings.id)
+        self._create(params)
 
-    @property
-    def _output_tokens(self) -> int:
-        return self._text_tokens + assistant_audio_tokens(self._audio_ms)
+    def turn_ended(self) -> None:
+        """A spoken turn wants an answer: now, or after the response that is in progress."""
+        if self._active is None:
+            self._create(ResponseCreateParams())
+        else:
+            self._turn_waits = self._state.options.queue_turns
 
-    def requests(self) -> list[SpeechRequest]:
-        """All speech that this response will need, so that it can be made while the model seems to think."""
-        if self.settings.text_only:
-            return []
-        return [self._request(output) for output in self.plan.outputs if isinstance(output, Say)]
+    def interrupt(self) -> None:
+        """The caller speaks into the response of the conversation. Those out of band go on."""
+        if self._active is not None:
+            # Neither is a turn answered that waits for the end of this response: what is said now comes after it.
+            self._turn_waits = False
+            self._active.cancel("turn_detected")
+            self._follow(self._active)
 
-    def start(self, now: float) -> None:
-        """Announce the response."""
-        self._now = now
-        self._send(ResponseCreated(response=self._response()))
-        think = self.plan.think if self.plan.think is not None else self.timing.first_output
-        self._steps = self._run()
-        self.due = now + think
+    def cancel(self, response_id: str | None) -> None:
+        """The client wants a response to end: that of the conversation, or the one of this id. Raises WireError."""
+        generation = self._active
+        if response_id is not None and (generation is None or generation.settings.id != response_id):
+            generation = self._asides.get(response_id)
+        if generation is None:
+            raise refusals.no_active_response()
+        generation.cancel("client_cancelled")
+        self._follow(generation)
 
-    def advance(self, now: float) -> None:
-        """Do what is due. `now` is at least `due`."""
-        self._now = now
-        self.due = next(self._steps, None)
+    def fail(self, error: ResponseError) -> None:
+        """The response of the conversation fails, or without one the newest out of band; without any, nothing happens."""
+        generation = self._active or next(reversed(self._asides.values()), None)
+        if generation is not None:
+            generation.fail(str(error.code), str(error.message), str(error.type))
+            self._follow(generation)
 
-    def provide(self, request: SpeechRequest, utterance: Utterance, now: float) -> None:
-        """Hand over speech that was asked for."""
-        waiting = self.active and self.due is None
-        self._speech[request] = utterance
-        if waiting:
-            self.advance(now)
+    def decide(self) -> None:
+        """What the caller said may be known by now: a response that waits for that can go on."""
+        if self._active is not None and self._active.undecided and not self._hearing.busy:
+            self._decide(self._active, self._plan(self._undecided, None))
 
-    def cancel(self, reason: str) -> None:
-        """End early: `reason` is "turn_detected" or "client_cancelled"."""
-        self._finish(ResponseState.CANCELLED, ResponseStatusDetails(type="cancelled", reason=reason))
-
-    def fail(self, code: str, message: str) -> None:
-        """End because generating is impossible."""
-        error = ResponseError(type="server_error", code=code, message=message)
-        self._finish(ResponseState.FAILED, ResponseStatusDetails(type="failed", error=error))
-
-    # --- The course of a response -------------------------------------------------------------------------------------
-
-    def _run(self) -> Iterator[float | None]:
-        """Yields when to go on: a time, or None for "when the speech is there"."""
-        for index, output in enumerate(self.plan.outputs):
-            if isinstance(output, Call):
-                yield from self._call(index, output)
-            elif self.settings.text_only:
-                yield from self._write(index, output)
+    def provide(self, request: SpeechRequest, utterance: Utterance | None) -> None:
+        """Speech that was asked for is ready; None says that it cannot be made."""
+        for generation in [*([self._active] if self._active is not None else []), *self._asides.values()]:
+            if request not in generation.requests():
+                continue
+            waited_until = generation.due
+            if utterance is None:
+                generation.fail("server_error", "The model could not produce audio.")
             else:
-                yield from self._speak(index, output)
-            if self._exhausted():
-                details = ResponseStatusDetails(type="incomplete", reason="max_output_tokens")
-                self._finish(ResponseState.INCOMPLETE, details)
-                return
-        self._finish(ResponseState.COMPLETED, None)
+                generation.provide(request, utterance, self._state.timeline.now)
+            # While the model still seems to think, the timer of its first output is set already.
+            if generation.due != waited_until or not generation.active:
+                self._follow(generation)
 
-    def _call(self, index: int, call: Call) -> Iterator[float]:
-        current = _Open(index, self.stage.ids.item(), "call", call_id=self.stage.ids.call(), name=call.name)
-        self._begin(current)
-        for start in range(0, len(call.arguments), ARGUMENTS_PER_DELTA):
-            delta = call.arguments[start : start + ARGUMENTS_PER_DELTA]
-            self._add_text(current, delta)
-            self._send(
-                ResponseFunctionCallArgumentsDelta(
-                    response_id=self.settings.id,
-                    item_id=current.item_id,
-                    output_index=index,
-                    call_id=current.call_id,
-                    delta=delta,
-                    obfuscation=self.stage.ids.obfuscation(),
-                )
-            )
-            yield self._now + self.timing.text_interval
-        self._end("completed")
-        self.stage.called(current.call_id, call)
+    # --- What a response starts from ----------------------------------------------------------------------------------
 
-    def _write(self, index: int, say: Say) -> Iterator[float]:
-        current = _Open(index, self.stage.ids.item(), "text")
-        self._begin(current)
-        for word in _WORD.findall(say.text):
-            if self._exhausted():
-                return
-            self._add_text(current, word)
-            self._send(
-                ResponseOutputTextDelta(
-                    response_id=self.settings.id,
-                    item_id=current.item_id,
-                    output_index=index,
-                    delta=word,
-                    obfuscation=self.stage.ids.obfuscation(),
-                )
-            )
-            yield self._now + self.timing.text_interval
-        self._end("completed")
-
-    def _speak(self, index: int, say: Say) -> Iterator[float | None]:
-        request = self._request(say)
-        while request not in self._speech:
-            yield None
-        utterance = self._speech[request]
-        deltas = utterance.deltas(self.timing.delta_ms)
-        words = _WORD.findall(say.text)
-        current = _Open(index, self.stage.ids.item(), "audio")
-        self._begin(current)
-        said = size = 0
-        for number, delta in enumerate(deltas, 1):
-            if self._exhausted():
-                return
-            ahead = -(-len(words) * min(len(deltas), number + TRANSCRIPT_LEAD) // len(deltas))
-            self._transcribe(current, "".join(words[said:ahead]))
-            said = ahead
-            size = min(len(utterance.audio), number * self.timing.delta_ms * utterance.encoding.bytes_per_ms)
-            self._audio_delta(current, delta, ItemAudio(utterance.audio, utterance.encoding, size))
-            yield self._now + self.timing.delta_interval
-        self._end("completed")
-
-    def _transcribe(self, current: _Open, text: str) -> None:
-        if not text:
-            return
-        self._add_text(current, text)
-        self._send(
-            ResponseOutputAudioTranscriptDelta(
-                response_id=self.settings.id,
-                item_id=current.item_id,
-                output_index=current.index,
-                delta=text,
-                obfuscation=self.stage.ids.obfuscation(),
-            )
+    def _create(self, params: ResponseCreateParams) -> None:
+        state, aside = self._state, params.conversation == "none"
+        if aside and len(self._asides) >= MOST_ASIDES:
+            raise WireError("rate_limit_exceeded", f"No more than {MOST_ASIDES} responses may run out of band at once.")
+        check_reasoning(str(state.view.answering.model), params.reasoning, "response.reasoning")
+        given = self._given(params)
+        encoding, voice = self._voice(params, aside=aside)
+        # Nothing is refused from here on.
+        context = self._context(params, given)
+        settings = self._settings(params, context, encoding, voice)
+        if not isinstance(params.tools, UnsetType) and params.tools is not None:
+            self._servers.name(params.tools)
+        stage = Stage(
+            ids=state.ids,
+            send=state.timeline.send,
+            options=state.options,
+            conversation=None if aside else state.conversation,
+            director=None if aside else state.director,
+            servers=self._servers,
+            played=self._audio.played,
         )
-
-    def _audio_delta(self, current: _Open, delta: str, audio: ItemAudio) -> None:
-        before = current.audio.milliseconds if current.audio is not None else 0.0
-        self._audio_ms += audio.milliseconds - before
-        current.audio = audio
-        if self.stage.conversation is not None:
-            self.stage.conversation.update(current.item_id, current.item("in_progress"), audio)
-        self._send(
-            ResponseOutputAudioDelta(
-                response_id=self.settings.id, item_id=current.item_id, output_index=current.index, delta=delta
-            )
-        )
-
-    # --- Its parts ----------------------------------------------------------------------------------------------------
-
-    def _begin(self, current: _Open) -> None:
-        self._open = current
-        item = current.item("in_progress")
-        self._send(ResponseOutputItemAdded(response_id=self.settings.id, output_index=current.index, item=item))
-        if self.stage.conversation is not None:
-            current.previous = self.stage.conversation.insert(Memory(current.item_id, item))
-            self._send(ConversationItemAdded(previous_item_id=current.previous, item=item))
-        if current.kind != "call":
-            part = TextPart(text="") if current.kind == "text" else AudioPart(transcript="")
-            self._send(
-                ResponseContentPartAdded(
-                    response_id=self.settings.id, item_id=current.item_id, output_index=current.index, part=part
-                )
-            )
-
-    def _end(self, status: str) -> None:
-        """Close the open item, whole or not."""
-        current, self._open = self._open, None
-        if current is None:
-            return
-        if current.kind == "call":
-            # A call that was cut short must not look as if it could be run.
-            if status == "completed":
-                self._end_call(current)
+        generation = Generation(settings, state.options.timing, stage)
+        if aside:
+            self._asides[settings.id] = generation
         else:
-            self._end_part(current)
-        item = current.item(status)
-        self._finished.append(item)
-        conversation = self.stage.conversation
-        if conversation is not None:
-            if current.item_id in conversation:
-                conversation.update(current.item_id, item, current.audio)
-                current.previous = conversation.previous(current.item_id)
-            self._send(ConversationItemDone(previous_item_id=current.previous, item=item))
-        self._send(ResponseOutputItemDone(response_id=self.settings.id, output_index=current.index, item=item))
-
-    def _end_call(self, current: _Open) -> None:
-        self._send(
-            ResponseFunctionCallArgumentsDone(
-                response_id=self.settings.id,
-                item_id=current.item_id,
-                output_index=current.index,
-                call_id=current.call_id,
-                name=current.name,
-                arguments=current.text,
-            )
-        )
-
-    def _end_part(self, current: _Open) -> None:
-        response_id, item_id, index, text = self.settings.id, current.item_id, current.index, current.text
-        part: ContentPart
-        if current.kind == "text":
-            part = TextPart(text=text)
-            self._send(ResponseOutputTextDone(response_id=response_id, item_id=item_id, output_index=index, text=text))
+            self._active = generation
+            self._cached = context.tokens.total
+        generation.start(state.timeline.now)
+        if context.overflow:
+            message = "The conversation is longer than the model takes, and its truncation is disabled."
+            generation.fail(state.options.overflow_code, message, "invalid_request_error")
+            self._follow(generation)
+        elif given is not None or aside or not self._hearing.busy:
+            self._decide(generation, self._plan(params, given))
         else:
-            part = AudioPart(transcript=text)
-            self._send(ResponseOutputAudioDone(response_id=response_id, item_id=item_id, output_index=index))
-            self._send(
-                ResponseOutputAudioTranscriptDone(response_id=response_id, item_id=item_id, output_index=index, transcript=text)
-            )
-        self._send(ResponseContentPartDone(response_id=response_id, item_id=item_id, output_index=index, part=part))
+            self._undecided = params
 
-    def _finish(self, state: ResponseState, details: ResponseStatusDetails | None) -> None:
-        if state not in TRANSITIONS[self.state]:
-            raise IllegalTransitionError(f"a response cannot go from {self.state.value} to {state.value}")
-        self._end("incomplete")
-        self.state = state
-        self._steps = iter(())
-        self.due = None
-        self._send(ResponseDone(response=self._response(details)))
+    def _given(self, params: ResponseCreateParams) -> list[Memory] | None:
+        """The input of a response that has one of its own. Raises WireError if it refers to what is not there."""
+        if params.input is None or isinstance(params.input, UnsetType):
+            return None
+        memories: list[Memory] = []
+        for index, item in enumerate(params.input):
+            if isinstance(item, ItemReference):
+                known = self._state.conversation.find(item.id)
+                if known is None:
+                    message = f"Error creating response: the item with id '{item.id}' does not exist."
+                    raise WireError("invalid_value", message, f"response.input[{index}].id")
+                memories.append(known)
+            else:
+                memories.append(take_item(item, self._state.ids, self._state.view.input_encoding, f"response.input[{index}]"))
+        return memories
 
-    def _response(self, details: ResponseStatusDetails | None = None) -> Response:
-        settings = self.settings
-        usage = None
-        if not self.active:
-            audio = assistant_audio_tokens(self._audio_ms)
-            usage = response_usage(settings.context, settings.cached, self._text_tokens, audio)
-        # The official types know only a name here, while a session may have an object.
-        voice = settings.voice if isinstance(settings.voice, str) else settings.voice.id
-        return Response(
-            id=settings.id,
-            status=self.state.value,
-            status_details=details,
-            output=tuple(self._finished),
-            conversation_id=settings.conversation_id,
-            output_modalities=["text"] if settings.text_only else ["audio"],
-            max_output_tokens="inf" if settings.max_output_tokens is None else settings.max_output_tokens,
-            audio=ResponseAudioConfig(output=AudioOutputConfig(format=format_of(settings.encoding), voice=voice)),
-            usage=usage,
-            metadata=settings.metadata,
+    def _context(self, params: ResponseCreateParams, given: list[Memory] | None) -> Context:
+        """What a response is based on. What the conversation has no room for any more is forgotten here."""
+        state, session = self._state, self._state.view.answering
+        if isinstance(params.instructions, str):
+            session = msgspec.structs.replace(session, instructions=params.instructions)
+        if not isinstance(params.tools, UnsetType) and params.tools is not None:
+            session = msgspec.structs.replace(session, tools=params.tools)
+        limit = state.options.context_tokens
+        if limit is None:
+            limit = input_limit(str(session.model))
+        context = fit_context(session, state.conversation.remembered() if given is None else given, limit)
+        if given is None and context.dropped:
+            state.conversation.forget(context.dropped)
+            self._cached = min(self._cached, context.fixed)
+        return context
+
+    def _settings(
+        self, params: ResponseCreateParams, context: Context, encoding: Encoding, voice: str | CustomVoice
+    ) -> ResponseSettings:
+        view, session = self._state.view, self._state.view.answering
+        aside = params.conversation == "none"
+        modalities = params.output_modalities or session.output_modalities
+        limit = session.max_output_tokens if params.max_output_tokens in (None, UNSET) else params.max_output_tokens
+        return ResponseSettings(
+            id=self._state.ids.response(),
+            conversation_id=None if aside else self._conversation_id,
+            text_only=modalities == ["text"],
+            encoding=encoding,
+            voice=voice,
+            speed=view.speed,
+            language=self._language,
+            max_output_tokens=limit if isinstance(limit, int) else None,
+            metadata=params.metadata or None,
+            context=context.tokens,
+            cached=0 if aside else self._cached,
         )
 
-    def _request(self, say: Say) -> SpeechRequest:
-        settings = self.settings
-        return SpeechRequest(say.text, voice_name(settings.voice), settings.speed, settings.encoding, settings.language)
+    def _voice(self, params: ResponseCreateParams, *, aside: bool) -> tuple[Encoding, str | CustomVoice]:
+        output = params.audio.output if isinstance(params.audio, ResponseAudioConfig) else None
+        view = self._state.view
+        encoding, voice = view.output_encoding, view.voice
+        if isinstance(output, AudioOutputConfig):
+            if output.format:
+                encoding = encoding_of(output.format)
+            if isinstance(output.voice, str | CustomVoice):
+                check_voice(output.voice, "response.audio.output.voice")
+                if not aside and output.voice != voice and self._state.conversation.has_assistant_audio:
+                    raise voice_is_locked()
+                voice = output.voice
+        return encoding, voice
 
-    def _add_text(self, current: _Open, text: str) -> None:
-        before = text_tokens(current.text)
-        current.text += text
-        self._text_tokens += text_tokens(current.text) - before
+    def _plan(self, params: ResponseCreateParams, given: list[Memory] | None) -> Plan:
+        view, session, director = self._state.view, self._state.view.answering, self._state.director
+        tools = view.tools if params.tools is None or isinstance(params.tools, UnsetType) else params.tools
+        choice = session.tool_choice if params.tool_choice in (None, UNSET) else params.tool_choice
+        parallel = session.parallel_tool_calls if params.parallel_tool_calls in (None, UNSET) else params.parallel_tool_calls
+        box = toolbox(tools, self._servers.listed(tools), choice, parallel=parallel is not False)
+        if params.conversation != "none" and given is None:
+            return director.plan(box)
+        instructions = params.instructions if isinstance(params.instructions, str) else ""
+        return director.plan_aside(asked_text(memory.item for memory in given or ()) or instructions, box)
 
-    def _exhausted(self) -> bool:
-        limit = self.settings.max_output_tokens
-        return limit is not None and self._output_tokens >= limit
+    # --- The course of responses --------------------------------------------------------------------------------------
 
-    def _send(self, event: ServerEvent) -> None:
-        self.stage.send(event)
+    def _decide(self, generation: Generation, plan: Plan) -> None:
+        generation.decide(plan, self._state.timeline.now)
+        for request in generation.requests():
+            self._state.timeline.put(Render(request))
+        self._follow(generation)
+
+    def _follow(self, generation: Generation) -> None:
+        """Set the timer of a response that goes on, clear up after one that has ended."""
+        if generation.active:
+            if generation.due is not None:
+                self._state.timeline.at(generation.due, partial(self._continue, generation, generation.due))
+            return
+        response_id = generation.settings.id
+        self._state.timeline.send(RateLimitsUpdated(rate_limits=[rate_limit(generation.tokens)]))
+        self._audio.complete(response_id)
+        if self._asides.pop(response_id, None) is not None:
+            return
+        self._active = None
+        if self._turn_waits:
+            self._turn_waits = False
+            self._create(ResponseCreateParams())
+        elif generation.continues and self._state.options.mcp_continues:
+            # A tool that is required was called: once is enough, or this would never end.
+            self._create(ResponseCreateParams(tool_choice="auto"))
+        else:
+            self._on_end()
+
+    def _continue(self, generation: Generation, due: float) -> None:
+        # A timer that was overtaken by a cancel, or by speech that came, means nothing any more.
+        if generation.active and generation.due == due:
+            generation.advance(self._state.timeline.now)
+            self._follow(generation)

@@ -7,46 +7,53 @@ that breaks a rule changes nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from orchestrator.errors import WireError
 from orchestrator.simulator.audio import Encoding
-from orchestrator.simulator.endpoint.vad import VadSettings
+from orchestrator.wire.realtime import decode_client_event
+from orchestrator.wire.realtime_client import SessionUpdate
 from orchestrator.wire.realtime_types import (
     AudioConfig,
     AudioFormat,
     AudioInputConfig,
     AudioOutputConfig,
     CustomVoice,
-    FunctionTool,
     InputTranscriptionConfig,
     NoiseReduction,
     RealtimeSessionConfig,
     Reasoning,
     SemanticVad,
     ServerVad,
-    SessionConfig,
+    TranscriptionAudioConfig,
+    TranscriptionSessionConfig,
 )
+from orchestrator.wire.validation import invalid_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.wire.realtime_types import Tool, ToolChoice, TurnDetection
+    from orchestrator.wire.realtime_types import SessionConfig, TurnDetection
 
 __all__ = [
-    "SessionView",
     "apply_update",
+    "check_reasoning",
     "check_voice",
+    "decode_preset",
     "encoding_of",
     "format_of",
     "initial_session",
-    "offered_tools",
+    "initial_transcription_session",
+    "preset_session",
+    "voice_is_locked",
     "voice_name",
 ]
 
+WHISPER_LIVE = "gpt-realtime-whisper"
+DEFAULT_MODEL = "gpt-realtime"
 DEFAULT_INSTRUCTIONS = (
     "You are a helpful voice assistant. Speak in the language of the caller, briefly and friendly, and call a tool whenever it "
     "can answer better than you can. Do not mention these rules."
@@ -61,9 +68,6 @@ DEFAULT_VAD = ServerVad(
     create_response=True,
     interrupt_response=True,
 )
-SEMANTIC_SILENCE_MS = {"low": 1200, "medium": 600, "auto": 600, "high": 300}
-"""How long a pause ends the turn where the real model listens for meaning; only the order of these is taken from it."""
-
 # What null means for a member that has no null of its own.
 _CLEARED: dict[str, Any] = {
     "output_modalities": ["audio"],
@@ -73,6 +77,7 @@ _CLEARED: dict[str, Any] = {
     "max_output_tokens": "inf",
     "truncation": "auto",
 }
+_MergeInput: TypeAlias = Callable[..., AudioInputConfig]
 _FIXED = frozenset({"object", "id", "expires_at", "model", "audio"})
 
 
@@ -116,31 +121,76 @@ def initial_session(session_id: str, model: str, expires_at: int) -> RealtimeSes
     return msgspec.structs.replace(session, reasoning=Reasoning(effort="low"), parallel_tool_calls=True)
 
 
-def apply_update(session: RealtimeSessionConfig, update: SessionConfig, *, voice_locked: bool) -> RealtimeSessionConfig:
+def initial_transcription_session(session_id: str, expires_at: int) -> TranscriptionSessionConfig:
+    """A session that only writes down, as the API creates it. `expires_at` is in Unix seconds."""
+    return TranscriptionSessionConfig(
+        object="realtime.transcription_session",
+        id=session_id,
+        expires_at=expires_at,
+        audio=TranscriptionAudioConfig(
+            input=AudioInputConfig(
+                format=format_of(Encoding.PCM16),
+                transcription=None,
+                noise_reduction=None,
+                turn_detection=_without_answers(DEFAULT_VAD),
+            )
+        ),
+        include=None,
+    )
+
+
+def decode_preset(data: bytes) -> SessionConfig:
+    """Read a session from the JSON of an HTTP body. Raises WireError, whose paths begin with "session"."""
+    try:
+        # Read by itself first: pasted into an event as it came, it could close the object and go on.
+        message = msgspec.json.encode({"type": "session.update", "session": msgspec.json.decode(data)})
+    except (ValueError, RecursionError) as error:
+        raise invalid_json(error) from None
+    event = decode_client_event(message, forbid_unknown=True)
+    if not isinstance(event, SessionUpdate):
+        raise TypeError("a session.update is one")
+    return event.session
+
+
+def preset_session(preset: SessionConfig, *, session_id: str, model: str, expires_at: int) -> SessionConfig:
+    """The session that a preset (of a client secret, of an accepted call) begins with.
+
+    `model` decides; where it is "", that of the preset does. Raises WireError by the rules of `session.update`.
+    """
+    if isinstance(preset, TranscriptionSessionConfig):
+        return apply_update(initial_transcription_session(session_id, expires_at), preset)
+    model = model or (preset.model if isinstance(preset.model, str) else "") or DEFAULT_MODEL
+    return apply_update(initial_session(session_id, model, expires_at), preset)
+
+
+def apply_update(
+    session: SessionConfig,
+    update: SessionConfig,
+    *,
+    voice_locked: bool = False,
+    model_fixed: bool = False,
+    detection_merges: bool = False,
+) -> SessionConfig:
     """The session after an update. Raises WireError if the update is refused; then nothing of it holds.
 
-    `voice_locked` says that the conversation has audio of the assistant in it.
+    `voice_locked` says that the conversation has audio of the assistant in it, `model_fixed` that an update which names
+    another model is refused (else the name is ignored), `detection_merges` that turn detection keeps what is not named.
     """
-    if not isinstance(update, RealtimeSessionConfig):
-        raise WireError(
-            "invalid_value", "A session of type 'realtime' cannot become one of type 'transcription'.", "session.type"
-        )
-    changes: dict[str, Any] = {}
-    for name in RealtimeSessionConfig.__struct_fields__:
-        value = getattr(update, name)
-        if value is not UNSET and name not in _FIXED:
-            changes[name] = _CLEARED.get(name) if value is None else value
-    if session.tracing is not None and "tracing" in changes and changes["tracing"] != session.tracing:
-        raise WireError("invalid_value", "Tracing cannot be changed once it is enabled.", "session.tracing")
-    if changes.get("reasoning") is not None and not _reasons(str(session.model)):
-        raise WireError("invalid_value", f"The model '{session.model}' does not support reasoning.", "session.reasoning")
-    if isinstance(update.audio, AudioConfig):
-        current = SessionView(session)
-        changes["audio"] = AudioConfig(
-            input=_merge_input(current.input, update.audio.input),
-            output=_merge_output(current.output, update.audio.output, voice_locked=voice_locked),
-        )
-    return msgspec.structs.replace(session, **changes)
+    merge = partial(_merge_input, detection_merges=detection_merges)
+    if isinstance(session, RealtimeSessionConfig) and isinstance(update, RealtimeSessionConfig):
+        if model_fixed and isinstance(update.model, str) and update.model != session.model:
+            raise WireError("invalid_value", "The model of a session cannot be changed.", "session.model")
+        return _apply_to_answering(session, update, merge, voice_locked=voice_locked)
+    if isinstance(session, TranscriptionSessionConfig) and isinstance(update, TranscriptionSessionConfig):
+        return _apply_to_transcribing(session, update, merge)
+    kind, other = session.__struct_config__.tag, update.__struct_config__.tag
+    raise WireError("invalid_value", f"A session of type '{kind}' cannot become one of type '{other}'.", "session.type")
+
+
+def check_reasoning(model: str, reasoning: Reasoning | UnsetType | None, param: str) -> None:
+    """Raise WireError where a model that does not reason is told how to."""
+    if isinstance(reasoning, Reasoning) and not _reasons(model):
+        raise WireError("invalid_value", f"The model '{model}' does not support reasoning.", param)
 
 
 def check_voice(voice: str | CustomVoice, param: str) -> None:
@@ -155,86 +205,69 @@ def voice_name(voice: str | CustomVoice) -> str:
     return voice if isinstance(voice, str) else VOICES[0]
 
 
-def offered_tools(tools: Sequence[Tool] | UnsetType | None, choice: ToolChoice | UnsetType | None) -> frozenset[str]:
-    """Names of the functions that the model may call."""
-    if choice == "none" or not tools or isinstance(tools, UnsetType):
-        return frozenset()
-    return frozenset(tool.name for tool in tools if isinstance(tool, FunctionTool))
-
-
-class SessionView:
-    """Typed reading of a full session object: every member is known to be there."""
-
-    def __init__(self, session: RealtimeSessionConfig) -> None:
-        audio = session.audio
-        if not isinstance(audio, AudioConfig):
-            raise TypeError("a full session has audio")
-        if not isinstance(audio.input, AudioInputConfig) or not isinstance(audio.output, AudioOutputConfig):
-            raise TypeError("a full session has audio in both directions")
-        self.session = session
-        self.input = audio.input
-        self.output = audio.output
-        self.input_encoding = encoding_of(audio.input.format)
-        self.output_encoding = encoding_of(audio.output.format)
-        self.speed = audio.output.speed if isinstance(audio.output.speed, float | int) else 1.0
-
-    @property
-    def voice(self) -> str | CustomVoice:
-        """The voice of the session."""
-        voice = self.output.voice
-        return voice if isinstance(voice, str | CustomVoice) else VOICES[0]
-
-    @property
-    def text_only(self) -> bool:
-        """Whether responses are written rather than spoken."""
-        return self.session.output_modalities == ["text"]
-
-    @property
-    def transcription(self) -> InputTranscriptionConfig | None:
-        """How the caller's speech is to be written down, if at all."""
-        config = self.input.transcription
-        return config if isinstance(config, InputTranscriptionConfig) else None
-
-    @property
-    def vad(self) -> VadSettings | None:
-        """What counts as speech; None where the client decides about turns."""
-        detection = self.input.turn_detection
-        if isinstance(detection, ServerVad):
-            return VadSettings(
-                threshold=_number(detection.threshold, DEFAULT_VAD.threshold),
-                prefix_padding_ms=int(_number(detection.prefix_padding_ms, DEFAULT_VAD.prefix_padding_ms)),
-                silence_duration_ms=int(_number(detection.silence_duration_ms, DEFAULT_VAD.silence_duration_ms)),
-            )
-        if isinstance(detection, SemanticVad):
-            eagerness = detection.eagerness if isinstance(detection.eagerness, str) else "auto"
-            return VadSettings(silence_duration_ms=SEMANTIC_SILENCE_MS[eagerness])
-        return None
-
-    @property
-    def create_response(self) -> bool:
-        """Whether the end of a spoken turn starts a response."""
-        detection = self.input.turn_detection
-        return isinstance(detection, ServerVad | SemanticVad) and detection.create_response is not False
-
-    @property
-    def interrupt_response(self) -> bool:
-        """Whether the start of a spoken turn cancels the response in progress."""
-        detection = self.input.turn_detection
-        return isinstance(detection, ServerVad | SemanticVad) and detection.interrupt_response is not False
-
-
 def _reasons(model: str) -> bool:
     return model.startswith("gpt-realtime-2")
 
 
-def _number(value: float | UnsetType | None, default: float | UnsetType | None) -> float:
-    number = default if value is None or isinstance(value, UnsetType) else value
-    if number is None or isinstance(number, UnsetType):
-        raise TypeError("the defaults are numbers")
-    return number
+def _apply_to_answering(
+    session: RealtimeSessionConfig, update: RealtimeSessionConfig, merge: _MergeInput, *, voice_locked: bool
+) -> RealtimeSessionConfig:
+    model = str(session.model)
+    changes: dict[str, Any] = {}
+    for name in RealtimeSessionConfig.__struct_fields__:
+        value = getattr(update, name)
+        if value is UNSET or name in _FIXED or (value is None and getattr(session, name) is UNSET):
+            continue
+        changes[name] = _CLEARED.get(name) if value is None else value
+    if session.tracing is not None and "tracing" in changes and changes["tracing"] != session.tracing:
+        raise WireError("invalid_value", "Tracing cannot be changed once it is enabled.", "session.tracing")
+    check_reasoning(model, changes.get("reasoning"), "session.reasoning")
+    if isinstance(update.audio, AudioConfig):
+        current = session.audio
+        if not isinstance(current, AudioConfig):
+            raise TypeError("a full session has audio")
+        changes["audio"] = AudioConfig(
+            input=merge(current.input, update.audio.input),
+            output=_merge_output(current.output, update.audio.output, voice_locked=voice_locked),
+        )
+    return msgspec.structs.replace(session, **changes)
 
 
-def _merge_input(current: AudioInputConfig, update: AudioInputConfig | UnsetType | None) -> AudioInputConfig:
+def _apply_to_transcribing(
+    session: TranscriptionSessionConfig, update: TranscriptionSessionConfig, merge: _MergeInput
+) -> TranscriptionSessionConfig:
+    changes: dict[str, Any] = {} if update.include is UNSET else {"include": update.include}
+    if isinstance(update.audio, TranscriptionAudioConfig):
+        current = session.audio
+        if not isinstance(current, TranscriptionAudioConfig):
+            raise TypeError("a full session has audio")
+        merged = merge(current.input, update.audio.input)
+        if isinstance(merged.turn_detection, SemanticVad):
+            raise WireError(
+                "invalid_value",
+                "Invalid value: 'semantic_vad'. A transcription session supports 'server_vad' only.",
+                "session.audio.input.turn_detection.type",
+            )
+        if isinstance(merged.turn_detection, ServerVad):
+            merged = msgspec.structs.replace(merged, turn_detection=_without_answers(merged.turn_detection))
+        changes["audio"] = TranscriptionAudioConfig(input=merged)
+    return msgspec.structs.replace(session, **changes)
+
+
+def _without_answers(detection: ServerVad) -> ServerVad:
+    """Turn detection as a session reports it that does not answer: only what says where speech is."""
+    return ServerVad(
+        threshold=detection.threshold,
+        prefix_padding_ms=detection.prefix_padding_ms,
+        silence_duration_ms=detection.silence_duration_ms,
+    )
+
+
+def _merge_input(
+    current: AudioInputConfig | UnsetType | None, update: AudioInputConfig | UnsetType | None, *, detection_merges: bool
+) -> AudioInputConfig:
+    if not isinstance(current, AudioInputConfig):
+        raise TypeError("a full session has an input")
     if not isinstance(update, AudioInputConfig):
         return current
     changes: dict[str, Any] = {}
@@ -245,13 +278,31 @@ def _merge_input(current: AudioInputConfig, update: AudioInputConfig | UnsetType
     if update.noise_reduction is not UNSET:
         changes["noise_reduction"] = _filled_noise_reduction(current.noise_reduction, update.noise_reduction)
     if update.turn_detection is not UNSET:
-        changes["turn_detection"] = _filled_turn_detection(update.turn_detection)
-    return msgspec.structs.replace(current, **changes)
+        base = current.turn_detection if detection_merges and isinstance(current.turn_detection, ServerVad) else DEFAULT_VAD
+        changes["turn_detection"] = _filled_turn_detection(update.turn_detection, base)
+    merged = msgspec.structs.replace(current, **changes)
+    _check_live_transcription(merged)
+    return merged
+
+
+def _check_live_transcription(merged: AudioInputConfig) -> None:
+    """One model writes down while somebody speaks, and therefore takes no detected turns, and no prompt."""
+    config = merged.transcription
+    if not isinstance(config, InputTranscriptionConfig) or config.model != WHISPER_LIVE:
+        return
+    if merged.turn_detection is not None:
+        message = f"Turn detection is not supported with '{WHISPER_LIVE}': set it to null."
+        raise WireError("invalid_value", message, "session.audio.input.turn_detection")
+    if config.prompt:
+        message = f"A prompt is not supported with '{WHISPER_LIVE}'."
+        raise WireError("invalid_value", message, "session.audio.input.transcription.prompt")
 
 
 def _merge_output(
-    current: AudioOutputConfig, update: AudioOutputConfig | UnsetType | None, *, voice_locked: bool
+    current: AudioOutputConfig | UnsetType | None, update: AudioOutputConfig | UnsetType | None, *, voice_locked: bool
 ) -> AudioOutputConfig:
+    if not isinstance(current, AudioOutputConfig):
+        raise TypeError("a full session has an output")
     if not isinstance(update, AudioOutputConfig):
         return current
     changes: dict[str, Any] = {}
@@ -290,12 +341,14 @@ def _filled_noise_reduction(
     return update
 
 
-def _filled_turn_detection(update: TurnDetection | UnsetType | None) -> ServerVad | SemanticVad | None:
+def _filled_turn_detection(update: TurnDetection | UnsetType | None, base: ServerVad) -> ServerVad | SemanticVad | None:
     if isinstance(update, ServerVad):
         given = {name: getattr(update, name) for name in ServerVad.__struct_fields__}
         # Only the idle timeout has a null that means something.
         kept = {name: value for name, value in given.items() if value is not UNSET and value is not None}
-        return msgspec.structs.replace(DEFAULT_VAD, **kept)
+        if update.idle_timeout_ms is None:
+            kept["idle_timeout_ms"] = None
+        return msgspec.structs.replace(base, **kept)
     if isinstance(update, SemanticVad):
         return SemanticVad(
             eagerness=update.eagerness if isinstance(update.eagerness, str) else "auto",

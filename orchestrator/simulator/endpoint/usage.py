@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from orchestrator.simulator.json_text import json_text
 from orchestrator.wire.realtime_types import (
     CachedTokensDetails,
     FunctionCallItem,
@@ -20,6 +19,8 @@ from orchestrator.wire.realtime_types import (
     InputImagePart,
     InputTextPart,
     InputTokenDetails,
+    McpCallItem,
+    McpListToolsItem,
     MessageItem,
     OutputAudioPart,
     OutputTextPart,
@@ -32,15 +33,14 @@ from orchestrator.wire.realtime_types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from orchestrator.simulator.endpoint.conversation import Memory
     from orchestrator.wire.realtime_types import ContentPart, RealtimeSessionConfig, TranscriptionUsage
 
 __all__ = [
     "InputTokens",
     "assistant_audio_tokens",
-    "context_tokens",
+    "fixed_tokens",
+    "memory_tokens",
     "rate_limit",
     "response_usage",
     "text_tokens",
@@ -84,13 +84,10 @@ def assistant_audio_tokens(milliseconds: float) -> int:
     return math.ceil(milliseconds / ASSISTANT_MS_PER_TOKEN)
 
 
-def context_tokens(session: RealtimeSessionConfig, memories: Iterable[Memory]) -> InputTokens:
-    """Tokens of everything that a response is based on."""
-    tools = msgspec.json.encode(session.tools).decode() if session.tools else ""
-    tokens = InputTokens(text=text_tokens(str(session.instructions or "")) + text_tokens(tools))
-    for memory in memories:
-        tokens += _memory_tokens(memory)
-    return tokens
+def fixed_tokens(session: RealtimeSessionConfig) -> InputTokens:
+    """Tokens of what every response is based on: instructions and tools."""
+    tools = json_text(session.tools) if session.tools else ""
+    return InputTokens(text=text_tokens(str(session.instructions or "")) + text_tokens(tools))
 
 
 def response_usage(context: InputTokens, cached: int, text: int, audio: int) -> Usage:
@@ -141,9 +138,14 @@ def rate_limit(used: int) -> RateLimit:
     )
 
 
-def _memory_tokens(memory: Memory) -> InputTokens:
+def memory_tokens(memory: Memory) -> InputTokens:
+    """Tokens of one item."""
     tokens = InputTokens(text=ITEM_TOKENS)
     item = memory.item
+    if isinstance(item, McpListToolsItem):
+        return tokens + InputTokens(text=text_tokens(json_text(item.tools)))
+    if isinstance(item, McpCallItem):
+        return tokens + InputTokens(text=text_tokens(item.name + item.arguments + str(item.output or "")))
     if isinstance(item, FunctionCallItem):
         return tokens + InputTokens(text=text_tokens(item.name + item.arguments))
     if isinstance(item, FunctionCallOutputItem):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from orchestrator.errors import WireError
 from orchestrator.simulator.audio import Encoding
@@ -130,7 +131,7 @@ def test_truncation_cuts_the_audio_and_drops_the_transcript(conversation: Conver
     conversation.truncate("a", 0, 1500)
     part = content_of(conversation.retrieve("a"))
     assert isinstance(part, OutputAudioPart)
-    assert part.transcript is None
+    assert part.transcript is UNSET
     assert base64.b64decode(str(part.audio)) == memory.audio.data[: 1500 * 8]
 
 
@@ -181,7 +182,7 @@ def test_what_is_generated_after_a_truncation_is_not_remembered(conversation: Co
     assert known.audio.milliseconds == 600
     part = content_of(known.item)
     assert isinstance(part, OutputAudioPart)
-    assert part.transcript is None
+    assert part.transcript is UNSET
 
 
 def test_an_update_of_a_deleted_item_is_forgotten(conversation: Conversation) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from orchestrator.simulator.endpoint.director import OPEN_CALLS, Call, Director, Plan, Say
+from orchestrator.simulator.endpoint.toolbox import Toolbox
 from orchestrator.simulator.scenario import parse_scenario
 from tests.simulator.support import SCENARIO
 
-TOOLS = frozenset({"lookup"})
+
+def box(*names: str, **more: Any) -> Toolbox:
+    """Functions of a client, which take anything."""
+    return Toolbox({("", name): {"type": "object"} for name in names}, **more)
+
+
+TOOLS = box("lookup")
+NOTHING = Toolbox()
 
 
 def said(plan: Plan) -> list[str]:
@@ -23,12 +32,12 @@ def call_of(plan: Plan) -> Call:
 
 def test_spoken_turns_come_in_order_and_the_default_answers_after_the_last() -> None:
     director = Director(SCENARIO)
-    assert director.hear_audio(1) == "first question"
+    assert director.hear_audio(1).text == "first question"
     assert said(director.plan(TOOLS)) == ["The first answer has quite a few words in it."]
-    assert director.hear_audio(1) == "look it up"
-    assert director.hear_audio(1) == "the third question"
+    assert director.hear_audio(1).text == "look it up"
+    assert director.hear_audio(1).text == "the third question"
     assert said(director.plan(TOOLS)) == ["Third.", "Two messages."]
-    assert director.hear_audio(1) == ""
+    assert director.hear_audio(1).text == ""
     assert said(director.plan(TOOLS)) == ["I do not know."]
 
 
@@ -36,14 +45,14 @@ def test_repeat_starts_over() -> None:
     director = Director(
         parse_scenario("name: x\nrepeat: true\nturns: [{heard: a, do: []}, {heard: b, do: []}]\ndefault: {do: []}")
     )
-    assert [director.hear_audio(1) for _ in range(5)] == ["a", "b", "a", "b", "a"]
+    assert [director.hear_audio(1).text for _ in range(5)] == ["a", "b", "a", "b", "a"]
 
 
 def test_typed_text_takes_the_turn_that_fits_and_speech_goes_on_after_it() -> None:
     director = Director(SCENARIO)
     director.hear_text("please LOOK at it")
     assert call_of(director.plan(TOOLS)).arguments == '{"key":"please LOOK at it"}'
-    assert director.hear_audio(1) == "the third question"
+    assert director.hear_audio(1).text == "the third question"
 
 
 def test_a_call_is_followed_by_what_its_output_allows() -> None:
@@ -62,9 +71,9 @@ def test_an_output_that_is_not_json_is_a_text() -> None:
         parse_scenario("name: x\nturns: [{heard: a, do: [{call: f}, {say: '{tool.output}'}]}]\ndefault: {do: []}")
     )
     director.hear_audio(1)
-    director.called("c", call_of(director.plan({"f"})))
+    director.called("c", call_of(director.plan(box("f"))))
     director.hear_output("c", "An error occurred.")
-    assert said(director.plan({"f"})) == ["An error occurred."]
+    assert said(director.plan(box("f"))) == ["An error occurred."]
 
 
 def test_a_caller_who_interrupts_is_answered_first_and_the_call_afterwards() -> None:
@@ -92,7 +101,7 @@ def test_calls_of_one_response_share_what_follows() -> None:
     )
     director = Director(scenario)
     director.hear_audio(1)
-    moment, first, second = director.plan({"f", "g"}).outputs
+    moment, first, second = director.plan(box("f", "g")).outputs
     assert moment == Say("one moment")
     assert isinstance(first, Call)
     assert isinstance(second, Call)
@@ -100,7 +109,7 @@ def test_calls_of_one_response_share_what_follows() -> None:
     director.called("2", second)
     director.hear_output("2", '{"b":"B"}')
     director.hear_output("1", '{"a":"A"}')
-    plan = director.plan({"f", "g"})
+    plan = director.plan(box("f", "g"))
     assert said(plan) == ["A B"]
     assert isinstance(plan.outputs[1], Call)
 
@@ -108,7 +117,7 @@ def test_calls_of_one_response_share_what_follows() -> None:
 def test_a_tool_that_was_not_offered_is_not_called() -> None:
     director = Director(SCENARIO)
     director.hear_text("look")
-    assert said(director.plan(frozenset())) == ["I do not know."]
+    assert said(director.plan(NOTHING)) == ["I do not know."]
 
 
 def test_the_greeting_comes_once_and_only_before_the_caller_has_spoken() -> None:
@@ -124,14 +133,14 @@ def test_the_greeting_comes_once_and_only_before_the_caller_has_spoken() -> None
 def test_an_aside_leaves_no_trace() -> None:
     director = Director(SCENARIO)
     assert said(director.plan_aside("the third question", TOOLS)) == ["Third.", "Two messages."]
-    assert director.hear_audio(1) == "first question"
+    assert director.hear_audio(1).text == "first question"
 
 
 def test_an_answer_that_the_client_recalls_needs_no_other() -> None:
     director = Director(SCENARIO)
     director.hear_text("first question")
     director.recall_answer()
-    assert director.hear_audio(1) == "look it up"
+    assert director.hear_audio(1).text == "look it up"
 
 
 def test_a_call_that_the_client_recalls_is_continued() -> None:
@@ -156,5 +165,5 @@ def test_spoken_turns_may_tell_their_length() -> None:
     director = Director(
         parse_scenario("name: x\ndefault: {heard: '{audio.seconds} seconds', do: [{say: 'You said: {heard}'}]}")
     )
-    assert director.hear_audio(1.26) == "1.3 seconds"
-    assert said(director.plan(())) == ["You said: 1.3 seconds"]
+    assert director.hear_audio(1.26).text == "1.3 seconds"
+    assert said(director.plan(NOTHING)) == ["You said: 1.3 seconds"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec import UNSET
 
 from orchestrator.errors import WireError
 from orchestrator.simulator.audio import Encoding
@@ -12,6 +15,7 @@ from orchestrator.wire.realtime import (
     ContentPart,
     FunctionCallItem,
     InputAudioPart,
+    InputImagePart,
     InputTextPart,
     McpCallItem,
     MessageItem,
@@ -52,6 +56,33 @@ def test_what_only_a_server_makes_is_refused(ids: IdSource) -> None:
     with pytest.raises(WireError, match="'mcp_call'") as caught:
         take_item(McpCallItem(server_label="x", name="f", arguments="{}"), ids, Encoding.PCM16)
     assert (caught.value.wire_code, caught.value.param) == ("invalid_value", "item.type")
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,AAAA", "data:image/jpeg;base64,AAAA", "data:image/jpg;base64,AA=="])
+def test_an_image_comes_in_its_message(ids: IdSource, url: str) -> None:
+    item = MessageItem(role="user", content=[InputImagePart(image_url=url, detail="high")])
+    taken = take_item(item, ids, Encoding.PCM16).item
+    assert isinstance(taken, MessageItem)
+    assert taken.content == item.content
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("https://example.com/a.png", "invalid_value"),
+        ("data:image/gif;base64,AAAA", "invalid_value"),
+        ("data:image/png;base64,", "invalid_value"),
+        ("data:image/png;base64,?", "invalid_value"),
+        ("", "invalid_value"),
+        (None, "missing_required_parameter"),
+        (UNSET, "missing_required_parameter"),
+    ],
+)
+def test_an_image_that_is_none_is_refused(ids: IdSource, url: Any, code: str) -> None:
+    item = MessageItem(role="user", content=[InputTextPart(text="look"), InputImagePart(image_url=url)])
+    with pytest.raises(WireError) as caught:
+        take_item(item, ids, Encoding.PCM16, "response.input[2]")
+    assert (caught.value.wire_code, caught.value.param) == (code, "response.input[2].content[1].image_url")
 
 
 def test_the_words_of_the_last_user_message_are_what_is_asked() -> None:

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import EndReason, UserError
+from orchestrator.simulator.audio import Encoding
 from orchestrator.simulator.endpoint.model_session import ModelSession, SpeechDesk
 from orchestrator.simulator.endpoint.session_machine import ModelOptions, SessionMachine
 from orchestrator.simulator.ids import IdSource
+from orchestrator.simulator.recognition import RecognitionDesk
 from orchestrator.simulator.speech import Speaker, SpeechRequest, Utterance
 from orchestrator.testing import virtual_clock
 from orchestrator.transports import Leg, memory_pair
-from tests.simulator.support import SCENARIO, UNIX_TIME, Recorder
+from tests.simulator.support import SCENARIO, UNIX_TIME, Recorder, as_base64, loud, of_type, quiet
 
 ASK = b'{"type":"response.create"}'
 
@@ -44,14 +46,16 @@ class Client:
         self.closed = reason
 
 
-def play(scene: Callable[[Leg, Client], Any], recorder: Recorder, speaker: Speaker) -> Client:
+def play(
+    scene: Callable[[Leg, Client], Any], recorder: Recorder, speaker: Speaker, options: ModelOptions | None = None
+) -> Client:
     """Run a scene between a client and a session, on a virtual clock."""
 
     async def main() -> Client:
         client = Client()
         with ThreadPoolExecutor(1) as pool:
             ids = IdSource(lambda: UNIX_TIME, 1)
-            machine = SessionMachine(SCENARIO, ModelOptions(), ids, model="gpt-realtime", unix_time=UNIX_TIME)
+            machine = SessionMachine(SCENARIO, options or ModelOptions(), ids, model="gpt-realtime", unix_time=UNIX_TIME)
             session = ModelSession(machine, SpeechDesk(speaker, pool), recorder)
             pair = memory_pair(client, session)
             await scene(pair.client, client)
@@ -129,3 +133,79 @@ def test_a_bug_of_ours_ends_the_session_and_is_reported(recorder: Recorder) -> N
     assert client.closed is not None
     assert client.closed.code == "internal_error"
     assert len(reported) == 1
+
+
+def test_audio_that_is_held_back_is_heard_though_the_client_says_nothing_more(recorder: Recorder, speaker: Speaker) -> None:
+    async def scene(leg: Leg, client: Client) -> None:
+        audio = as_base64(quiet(100) + loud(600) + quiet(400))
+        leg.send_text(json.dumps({"type": "input_audio_buffer.append", "audio": audio}).encode())
+        await client.done.wait()
+
+    client = play(scene, recorder, speaker, ModelOptions(real_time=True))
+    heard = dict(zip([event["type"] for event in client.events], client.times, strict=True))
+    assert heard["input_audio_buffer.speech_stopped"] == pytest.approx(0.9, abs=0.03)
+
+
+class OneWord:
+    """Understands the same in everything; or nothing, where there is no word."""
+
+    def __init__(self, word: str | None) -> None:
+        self._word = word
+
+    def recognize(self, audio: bytes, encoding: Encoding) -> str | None:
+        if self._word == "":
+            raise UserError("no ears")
+        return self._word
+
+
+@pytest.mark.parametrize(
+    ("recognizer", "transcript"),
+    [
+        (OneWord("look it up"), "look it up"),
+        (OneWord(None), "first question"),
+        (OneWord(""), "first question"),
+        (None, "first question"),
+    ],
+)
+def test_what_the_caller_said_is_understood_or_else_the_scenario_says_it(
+    recorder: Recorder, speaker: Speaker, recognizer: OneWord | None, transcript: str
+) -> None:
+    async def main() -> list[dict[str, Any]]:
+        client = Client()
+        with ThreadPoolExecutor(1) as pool:
+            ids = IdSource(lambda: UNIX_TIME, 1)
+            options = ModelOptions(recognition=True)
+            machine = SessionMachine(SCENARIO, options, ids, model="gpt-realtime", unix_time=UNIX_TIME)
+            recognition = None if recognizer is None else RecognitionDesk(recognizer, pool)
+            pair = memory_pair(client, ModelSession(machine, SpeechDesk(speaker, pool, recognition), recorder))
+            audio = {"input": {"transcription": {"model": "whisper-1"}}}
+            for event in (
+                {"type": "session.update", "session": {"type": "realtime", "audio": audio}},
+                {"type": "input_audio_buffer.append", "audio": as_base64(quiet(100) + loud(600) + quiet(800))},
+            ):
+                pair.client.send_text(json.dumps(event).encode())
+            await client.done.wait()
+            pair.client.close()
+            await pair.client.wait_closed()
+        return client.events
+
+    (heard,) = of_type(virtual_clock.run(main()), "conversation.item.input_audio_transcription.completed")
+    assert heard["transcript"] == transcript
+
+
+async def test_a_session_that_fails_keeps_nobody_else_from_its_speech(speaker: Speaker) -> None:
+    loop = asyncio.get_running_loop()
+    delivered: asyncio.Future[Utterance | None] = loop.create_future()
+    reported: list[BaseException] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+
+    def fail(_: Utterance | None) -> None:
+        raise RuntimeError("a bug")
+
+    with ThreadPoolExecutor(1) as pool:
+        desk = SpeechDesk(speaker, pool)
+        request = SpeechRequest("Something that nobody has said before.")
+        desk.order(request, fail)
+        desk.order(request, delivered.set_result)
+        assert (await delivered) is not None
+    assert [str(error) for error in reported] == ["a bug"]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import IllegalTransitionError
-from orchestrator.simulator.endpoint.responses import TRANSITIONS, ResponseState, Timing
-from orchestrator.simulator.endpoint.session_machine import ModelOptions
+from orchestrator.simulator.endpoint.generation import TRANSITIONS, ResponseState
+from orchestrator.simulator.endpoint.options import ModelOptions, Timing
 from orchestrator.simulator.scenario import parse_scenario
 from orchestrator.simulator.speech import SpeechRequest
-from tests.simulator.support import LOOKUP, TEXT_ONLY, Driver, error_of, of_type, only, types
+from tests.simulator.support import LOOKUP, TEXT_ONLY, Driver, error_of, loud, of_type, only, quiet, types
 
 ANSWER = "The first answer has quite a few words in it."
 MULAW = {"input": {"format": {"type": "audio/pcmu"}}, "output": {"format": {"type": "audio/pcmu"}}}
@@ -307,7 +307,7 @@ def test_a_response_may_differ_from_its_session(driver: Driver) -> None:
         assert response["audio"] == {"output": {"format": {"type": "audio/pcmu"}, "voice": "ash"}}
         assert response["metadata"] == {"reason": "test"}
         assert response["max_output_tokens"] == 4000
-    assert driver.machine.session.max_output_tokens == "inf"
+    assert only(driver.update(), "session.updated")["session"]["max_output_tokens"] == "inf"
 
 
 def test_usage_grows_with_the_conversation_and_is_cached_in_steps(driver: Driver) -> None:
@@ -393,8 +393,20 @@ def test_an_ended_response_takes_no_other_end() -> None:
 def test_ending_twice_is_a_bug_of_ours(driver: Driver) -> None:
     driver.say("first question")
     driver.send("response.create")
-    generation = driver.machine._active
+    generation = driver.machine._responses.active
     assert generation is not None
     generation.cancel("client_cancelled")
     with pytest.raises(IllegalTransitionError):
         generation.cancel("client_cancelled")
+
+
+def test_a_turn_that_waits_for_its_answer_is_not_answered_into_the_next_one(drive: Callable[..., Driver]) -> None:
+    driver = drive(options=ModelOptions(timing=Timing(first_output=0.0, pace=1.0)))
+    driver.append(quiet(100) + loud(300))
+    driver.send("response.create")
+    assert "response.created" not in types(driver.append(quiet(600)))
+    events = driver.append(loud(300))
+    assert types(events)[0] == "input_audio_buffer.speech_started"
+    assert only(events, "response.done")["response"]["status"] == "cancelled"
+    assert "response.created" not in types(events)
+    assert types(driver.append(quiet(600))).count("response.created") == 1

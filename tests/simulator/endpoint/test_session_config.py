@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from orchestrator.errors import WireError
+from orchestrator.simulator.endpoint.options import ModelOptions
+from orchestrator.simulator.endpoint.session_config import decode_preset, preset_session
+from orchestrator.wire.realtime import RealtimeSessionConfig
 from tests.simulator.support import TEXT_ONLY, UNIX_TIME, Driver, error_of, loud, only, quiet, types
 
 # As captured from the live API, in order; null where the value is the server's own.
@@ -203,6 +208,83 @@ def test_the_model_stays_what_it_is(driver: Driver) -> None:
     assert session_of(driver.update(model="gpt-realtime-2"))["model"] == "gpt-realtime"
 
 
+def test_another_model_may_also_be_refused(drive: Callable[..., Driver]) -> None:
+    driver = drive(options=ModelOptions(model_change="refuse"))
+    error = error_of(driver.update(model="gpt-realtime-2"))
+    assert (error["code"], error["param"]) == ("invalid_value", "session.model")
+    assert session_of(driver.update(model="gpt-realtime"))["model"] == "gpt-realtime"
+
+
+def test_turn_detection_may_also_keep_what_an_update_leaves_out(drive: Callable[..., Driver]) -> None:
+    driver = drive(options=ModelOptions(turn_detection_merges=True))
+    driver.update(audio={"input": {"turn_detection": {"type": "server_vad", "threshold": 0.7, "idle_timeout_ms": 9000}}})
+    session = session_of(driver.update(audio={"input": {"turn_detection": {"type": "server_vad", "prefix_padding_ms": 100}}}))
+    detection = session["audio"]["input"]["turn_detection"]
+    assert (detection["threshold"], detection["prefix_padding_ms"], detection["idle_timeout_ms"]) == (0.7, 100, 9000)
+    session = session_of(driver.update(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": None}}}))
+    assert session["audio"]["input"]["turn_detection"]["idle_timeout_ms"] is None
+
+
+def test_clearing_what_a_session_does_not_have_leaves_it_out(driver: Driver) -> None:
+    session = session_of(driver.update(reasoning=None, parallel_tool_calls=None))
+    assert "reasoning" not in session
+    assert "parallel_tool_calls" not in session
+
+
+# --- Presets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_begins_with_its_preset(drive: Callable[..., Driver]) -> None:
+    preset = decode_preset(
+        b'{"type":"realtime","model":"gpt-realtime-2","instructions":"Be brief.","audio":{"output":{"voice":"marin"}}}'
+    )
+    driver = drive(preset=preset, model="gpt-realtime")
+    session = driver.events[0]["session"]
+    assert (session["model"], session["instructions"]) == ("gpt-realtime", "Be brief.")
+    assert session["audio"]["output"]["voice"] == "marin"
+    assert session["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    assert session_of(driver.update(instructions="Be long."))["instructions"] == "Be long."
+
+
+def test_a_preset_may_make_it_a_transcription_session(drive: Callable[..., Driver]) -> None:
+    driver = drive(preset=decode_preset(b'{"type":"transcription","include":[]}'), model="")
+    session = driver.events[0]["session"]
+    assert (session["type"], session["include"]) == ("transcription", [])
+
+
+def test_a_preset_with_a_server_has_it_listed(drive: Callable[..., Driver]) -> None:
+    tool = b'{"type":"mcp","server_label":"x","server_url":"https://example.com"}'
+    driver = drive(preset=decode_preset(b'{"type":"realtime","tools":[' + tool + b"]}"))
+    assert types(driver.events) == ["session.created", "conversation.item.added", "mcp_list_tools.in_progress"]
+
+
+@pytest.mark.parametrize(("model", "given", "result"), [("", None, "gpt-realtime"), ("", "a", "a"), ("b", "a", "b")])
+def test_the_model_of_a_preset_counts_where_none_was_asked_for(model: str, given: str | None, result: str) -> None:
+    preset = decode_preset(json.dumps({"type": "realtime", **({"model": given} if given else {})}).encode())
+    session = preset_session(preset, session_id="sess_1", model=model, expires_at=7)
+    assert isinstance(session, RealtimeSessionConfig)
+    assert (session.id, session.model, session.expires_at) == ("sess_1", result, 7)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "param"),
+    [
+        (b"{}", "missing_required_parameter", "session.type"),
+        (b'{"type":"realtime","colour":1}', "unknown_parameter", "session.colour"),
+        (b'{"type":"realtime","audio":{"output":{"voice":"nobody"}}}', "invalid_value", "session.audio.output.voice"),
+        (b'{"type":"realtime","reasoning":{"effort":"low"}}', "invalid_value", "session.reasoning"),
+        (b'{"type":"realtime"},"type":"response.create"', "invalid_json", None),
+        (b"[" * 100_000, "invalid_json", None),
+        (b"5", "invalid_type", "session"),
+        (b"", "invalid_json", None),
+    ],
+)
+def test_a_bad_preset_is_refused_by_the_rules_of_an_update(data: bytes, code: str, param: str | None) -> None:
+    with pytest.raises(WireError) as caught:
+        preset_session(decode_preset(data), session_id="", model="", expires_at=0)
+    assert (caught.value.wire_code, caught.value.param) == (code, param)
+
+
 def test_tracing_cannot_be_changed_once_enabled(driver: Driver) -> None:
     driver.update(tracing="auto")
     driver.update(tracing="auto")
@@ -216,7 +298,7 @@ def test_the_voice_is_locked_once_the_assistant_has_spoken(driver: Driver) -> No
     assert error["code"] == "cannot_update_voice"
     assert error["message"] == "Cannot update a conversation's voice if assistant audio is present."
     assert error["param"] is None
-    assert driver.machine.session.instructions != "changed?"
+    assert session_of(driver.update())["instructions"] != "changed?"
     assert session_of(driver.update(audio={"output": {"voice": "marin"}}))["audio"]["output"]["voice"] == "marin"
     locked = driver.send("response.create", response={"audio": {"output": {"voice": "ash"}}})
     assert error_of(locked)["code"] == "cannot_update_voice"

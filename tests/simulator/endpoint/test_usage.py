@@ -12,7 +12,8 @@ from orchestrator.simulator.endpoint.session_config import initial_session
 from orchestrator.simulator.endpoint.usage import (
     InputTokens,
     assistant_audio_tokens,
-    context_tokens,
+    fixed_tokens,
+    memory_tokens,
     rate_limit,
     response_usage,
     text_tokens,
@@ -26,6 +27,9 @@ from orchestrator.wire.realtime import (
     InputImagePart,
     InputTextPart,
     InputTokenDetails,
+    McpCallItem,
+    McpListedTool,
+    McpListToolsItem,
     MessageItem,
     OutputAudioPart,
     OutputTokenDetails,
@@ -57,26 +61,27 @@ def test_totals_are_the_sums_of_their_details(text: int, audio: int, image: int,
 
 def test_audio_counts_by_time() -> None:
     session = initial_session("sess_1", "gpt-realtime", 0)
-    empty = context_tokens(session, []).total
+    empty = fixed_tokens(session).total
     heard = MessageItem(id="a", role="user", content=[InputAudioPart(transcript=None)])
     said = MessageItem(id="b", role="assistant", content=[OutputAudioPart(transcript="")])
     second = bytes(8000)
     audio = ItemAudio(second, Encoding.MULAW, 8000)
-    tokens = context_tokens(session, [Memory("a", heard, audio), Memory("b", said, audio)])
+    tokens = memory_tokens(Memory("a", heard, audio)) + memory_tokens(Memory("b", said, audio))
     assert tokens.audio == 10 + 20
-    assert tokens.total > empty
+    assert empty > 0
     assert assistant_audio_tokens(1001) == 21
 
 
 def test_every_kind_of_item_counts() -> None:
-    session = initial_session("sess_1", "gpt-realtime", 0)
-    base = context_tokens(session, [])
+    frame = memory_tokens(Memory("x", MessageItem(role="user", content=[]))).text
     call = FunctionCallItem(id="f", name="lookup", call_id="c", arguments='{"a":1}')
     output = FunctionCallOutputItem(id="o", call_id="c", output="a long text " * 10)
     seen = MessageItem(id="i", role="user", content=[InputTextPart(text="look"), InputImagePart(image_url="data:")])
-    for item in (call, output, seen):
-        assert context_tokens(session, [Memory("x", item)]).text > base.text
-    assert context_tokens(session, [Memory("x", seen)]).image > 0
+    listed = McpListToolsItem(server_label="s", tools=[McpListedTool(name="find", input_schema={})])
+    remote = McpCallItem(server_label="s", name="find", arguments="{}", output="found", error=None)
+    for item in (call, output, seen, listed, remote):
+        assert memory_tokens(Memory("x", item)).text > frame
+    assert memory_tokens(Memory("x", seen)).image > 0
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2)])

@@ -86,6 +86,15 @@ def test_spoken_phrases_are_one_turn_each_also_over_noise(
     assert abs(found[1].sound_ms - (500 + utterance.duration_ms)) <= 260
 
 
+@pytest.mark.parametrize("text", ["Where is my order four seven one one?", "Thank you, goodbye.", "Yes."])
+def test_the_coarse_judge_finds_the_same_turns_less_exactly(speaker: Speaker, text: str) -> None:
+    utterance = speaker.render(SpeechRequest(text, encoding=Encoding.MULAW))
+    audio = quiet(730, Encoding.MULAW) + utterance.audio + quiet(900, Encoding.MULAW)
+    fine, coarse = (VoiceDetector(VadSettings(), Encoding.MULAW, kind=kind).append(audio) for kind in ("energy", "coarse"))
+    assert [edge.kind for edge in coarse] == [edge.kind for edge in fine] == [STARTED, STOPPED]
+    assert all(abs(one.sound_ms - other.sound_ms) <= 200 for one, other in zip(coarse, fine, strict=True))
+
+
 def test_position_starts_where_it_is_told_to() -> None:
     detector = VoiceDetector(VadSettings(), Encoding.PCM16, start_ms=5000)
     found = detector.append(loud(400) + quiet(400))
