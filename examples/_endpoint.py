@@ -9,12 +9,15 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, UserError
 from orchestrator.realtime import RealtimeModelConfig
 
-__all__ = ["add_endpoint_options", "open_endpoint", "run_example"]
+if TYPE_CHECKING:
+    from orchestrator.simulator.server import SimulatorServer
+
+__all__ = ["add_endpoint_options", "offline_endpoint", "open_endpoint", "run_example"]
 
 WRONG_USE = 2
 INTERRUPTED = 130
@@ -43,6 +46,14 @@ async def open_endpoint(options: argparse.Namespace, scenario: str | Path) -> As
         print("Talking to the OpenAI Realtime API with OPENAI_API_KEY; it is charged to your account.\n", flush=True)
         yield config
         return
+    async with offline_endpoint(scenario) as server:
+        # The key is checked for being there only. A real one from the environment has no business here.
+        yield {**config, "url": f"{server.url}?model={options.model or 'gpt-realtime'}", "api_key": "offline"}
+
+
+@asynccontextmanager
+async def offline_endpoint(scenario: str | Path) -> AsyncIterator[SimulatorServer]:
+    """Start the offline endpoint, say so, and yield it; it ends with the block. Raises UserError where it cannot run."""
     try:
         # Only here: what these need comes with the extra `offline`, and the real API can do without.
         from orchestrator.simulator.scenario import load_scenario
@@ -52,8 +63,7 @@ async def open_endpoint(options: argparse.Namespace, scenario: str | Path) -> As
     async with SimulatorServer(SimulatorOptions(load_scenario(str(scenario)))) as server:
         print(f"Talking to the offline endpoint at {server.url}.", flush=True)
         print("It understands nothing: it follows a script, and tools and handoffs are really carried out.\n", flush=True)
-        # The key is checked for being there only. A real one from the environment has no business here.
-        yield {**config, "url": f"{server.url}?model={options.model or 'gpt-realtime'}", "api_key": "offline"}
+        yield server
 
 
 def run_example(main: Callable[[argparse.Namespace], Coroutine[Any, Any, int]], options: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""An agent on the telephone, over SIP to the provider; webhooks say that it rings."""

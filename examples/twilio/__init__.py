@@ -1,0 +1,1 @@
+"""An agent on the telephone, over Twilio Media Streams."""

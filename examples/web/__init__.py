@@ -1,0 +1,1 @@
+"""A voice agent in the browser."""
