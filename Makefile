@@ -9,7 +9,7 @@ JUDGES_STAMP := $(JUDGES)/.installed
 JUDGES_JS := tests/judges/agents_js
 JUDGES_JS_STAMP := $(JUDGES_JS)/node_modules/.installed
 
-.PHONY: help setup demo test check lint types judges browser unit cluster fuzz lock clean
+.PHONY: help setup demo test check lint types judges browser database unit cluster fuzz lock clean
 
 help:
 	@echo "make demo      one phone call, end to end, on this machine"
@@ -52,6 +52,15 @@ browser:
 	        echo "Chromium could not be installed: install it so that 'chromium' is on the PATH, then go on." >&2; exit 1; }; \
 	}
 
+# The journal's tests start a PostgreSQL server of their own, from the distribution's programs; its service is not needed.
+database:
+	@command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { \
+	    command -v apt-get >/dev/null || { echo "The tests need PostgreSQL: install its server programs." >&2; exit 1; }; \
+	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	    $$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends postgresql || { \
+	        echo "PostgreSQL could not be installed: install its server programs, then go on." >&2; exit 1; }; \
+	}
+
 demo: setup
 	$(BIN)/orchestrator demo
 
@@ -66,7 +75,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-unit: setup judges browser
+unit: setup judges browser database
 	$(BIN)/pytest -m "not cluster"
 
 cluster: setup

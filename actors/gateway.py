@@ -12,7 +12,10 @@ from ray.actor import ActorHandle
 from actors import _options
 from actors.node_link import NodeLinkServer
 from orchestrator.errors import InfrastructureFault
+from orchestrator.gateway.journal_desk import JournalDesk
 from orchestrator.gateway.server import GatewayServer
+from orchestrator.journal.opening import open_journal
+from orchestrator.journal.writer import JournalWriter
 from orchestrator.settings import Settings
 from orchestrator.telemetry.logs import bind, configure
 from orchestrator.telemetry.metrics import RegistryMetrics
@@ -25,7 +28,7 @@ REPORT_INTERVAL = 1.0
 class GatewayActor:
     """A Ray actor: `settings` is `Settings.to_json()`, `node` the Ray node's id, `link_path` the socket of the node link.
 
-    Its constructor raises SettingsError when the port or the link's path cannot be had.
+    Its constructor raises SettingsError when the port, the link's path or the place for the journal cannot be had.
     """
 
     # Ray awaits an asynchronous constructor, here and after every restart.
@@ -37,7 +40,9 @@ class GatewayActor:
         self._log = bind(actor="gateway", pid=os.getpid())
         metrics = RegistryMetrics()
         ProcessCollector(registry=metrics.registry)
-        self._server = GatewayServer(self._settings, metrics, node=node)
+        self._store, spool = open_journal(self._settings)
+        self._journal = JournalDesk(lambda desk: JournalWriter(self._store, spool, desk), metrics)
+        self._server = GatewayServer(self._settings, metrics, node=node, journal=self._journal)
         self._links = NodeLinkServer(link_path, self._server)
         self._links.start()
         await self._server.start()
@@ -78,6 +83,8 @@ class GatewayActor:
         await asyncio.gather(self._reports, return_exceptions=True)
         self._server.close()
         self._links.close()
+        await self._journal.aclose()
+        await asyncio.to_thread(self._store.close)
 
     def _encoded_snapshot(self) -> bytes:
         return msgspec.msgpack.encode(self._server.snapshot())

@@ -27,6 +27,9 @@ from orchestrator.cluster.link_messages import (
     FromActor,
     FromGateway,
     Hello,
+    JournalAcknowledged,
+    JournalLost,
+    JournalRefused,
     Refused,
     decode_from_actor,
     decode_from_gateway,
@@ -252,6 +255,9 @@ class ActorLinkListener(Protocol):
     def on_drain(self) -> None:
         """Learn that no more sessions will come."""
 
+    def on_journal(self, message: JournalAcknowledged | JournalRefused | JournalLost) -> None:
+        """Learn what became of journal entries."""
+
     def on_link_up(self) -> None:
         """Learn that there is a link: the gateway has been told Hello."""
 
@@ -370,6 +376,8 @@ class NodeLinkClient:
                 self._listener.on_end_session(message)
             case Drain():
                 self._listener.on_drain()
+            case JournalAcknowledged() | JournalRefused() | JournalLost():
+                self._listener.on_journal(message)
 
     def _adopt(self, link: Link, message: Adopt, fd: int) -> None:
         try:

@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 
 import msgspec
+import ray
 
 from actors.node_link import NodeLinkClient
 from actors.tool_pool import make_tool_pool
 from orchestrator.agent_ref import load_agent, load_run_config
 from orchestrator.channels.host import SessionHost
+from orchestrator.channels.journalling import Journals
 from orchestrator.cluster.link_messages import (
     Adopt,
     Ended,
     EndSession,
     HeldSession,
     Hello,
+    JournalAcknowledged,
+    JournalEntries,
+    JournalLost,
+    JournalRefused,
     Refused,
     SessionStateChanged,
     Telemetry,
     Up,
 )
 from orchestrator.errors import EndReason
+from orchestrator.journal.entries import Entry
+from orchestrator.journal.parcels import parcels
+from orchestrator.journal.writers import WriterName
 from orchestrator.settings import Settings
 from orchestrator.telemetry.logs import bind, configure
 from orchestrator.telemetry.metrics import DeltaMetrics
@@ -53,6 +63,8 @@ class SessionActor:
         self._tools = make_tool_pool(self._settings, tools)
         self._tools.start()
         self._metrics = DeltaMetrics()
+        writer = WriterName(ray.get_runtime_context().get_node_id(), name, os.getpid())
+        self._journals = Journals(str(writer), self._send_entries, self._end_call)
         self._host = SessionHost(
             self._settings,
             agent,
@@ -60,6 +72,7 @@ class SessionActor:
             metrics=self._metrics,
             tool_runner=self._tools,
             run_config=load_run_config(self._settings.run_config),
+            journals=self._journals,
         )
         self._loop = asyncio.get_running_loop()
         self._link = NodeLinkClient(link_path, self._hello, self)
@@ -107,7 +120,18 @@ class SessionActor:
         """No more sessions will come; those that run end by themselves (called by the link)."""
 
     def on_link_up(self) -> None:
-        """The gateway is there (called by the link)."""
+        """The gateway is there: what no gateway has acknowledged is for this one (called by the link)."""
+        self._journals.send_open()
+
+    def on_journal(self, message: JournalAcknowledged | JournalRefused | JournalLost) -> None:
+        """Learn what became of journal entries (called by the link)."""
+        match message:
+            case JournalAcknowledged():
+                self._journals.acknowledged(message.session_id, message.writer, message.seq)
+            case JournalRefused():
+                self._journals.refused(message.session_id, message.writer)
+            case JournalLost():
+                self._journals.lost(message.session_id, message.writer, room=message.room)
 
     def on_link_lost(self, reason: EndReason) -> None:
         """The gateway is gone; the calls go on (called by the link)."""
@@ -135,6 +159,14 @@ class SessionActor:
         self._send_telemetry(again=False)
         self._link.close()
         await self._tools.aclose()
+
+    def _send_entries(self, entries: Sequence[Entry]) -> None:
+        if self._link.connected:
+            for data, more in parcels(entries):
+                self._link.send(JournalEntries(data, more))
+
+    def _end_call(self, session_id: str, reason: EndReason) -> None:
+        self._host.end(session_id, reason)
 
     def _hello(self) -> Hello:
         held = tuple(HeldSession(*session) for session in self._host.sessions())

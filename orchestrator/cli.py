@@ -1,4 +1,4 @@
-"""The command line: `orchestrator serve | simulate | demo | loadtest | version`.
+"""The command line: `orchestrator serve | sessions | replay | simulate | demo | loadtest | version`.
 
 Each command's own module is imported when that command is asked for and not before. The library must not need Ray (only
 `serve`, `demo` and `loadtest` reach for the cluster, inside their functions), a production node has no speech synthesis, and
@@ -61,6 +61,18 @@ def _load_loadtest() -> tuple[AddArguments, Run]:
     return add_arguments, run_loadtest
 
 
+def _load_sessions() -> tuple[AddArguments, Run]:
+    from orchestrator.journal.command import add_sessions_arguments, run_sessions
+
+    return add_sessions_arguments, run_sessions
+
+
+def _load_replay() -> tuple[AddArguments, Run]:
+    from orchestrator.journal.command import add_replay_arguments, run_replay
+
+    return add_replay_arguments, run_replay
+
+
 def _load_version() -> tuple[AddArguments, Run]:
     def run(_: argparse.Namespace) -> int:
         print(f"{_DISTRIBUTION} {metadata.version(_DISTRIBUTION)}")
@@ -77,6 +89,19 @@ _COMMANDS = {
         "the running ones are ended with a reason. Every setting can also be given as ORCHESTRATOR_<NAME> in the "
         "environment, secrets only there.",
         _load_serve,
+    ),
+    "sessions": _Command(
+        "list the calls in the journal, or show one with all that was said",
+        "Tell what the journal knows of calls: `list` names those that go on and who owns them, `show` rebuilds one with its "
+        "conversation and its open tool calls. Reads only, whether or not the service runs.",
+        _load_sessions,
+    ),
+    "replay": _Command(
+        "rebuild a call from its journal and check that it is whole",
+        "Rebuild a call from its journal and check it: no entry is missing, each was written by who owned the call, and they "
+        "lead to the history that the last owner had. Shows nothing of what was said. Exit status 0 only if every check holds, "
+        "1 if one does not.",
+        _load_replay,
     ),
     "simulate": _Command(
         "run the offline Realtime API, for trying and testing without an account",

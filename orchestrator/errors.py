@@ -20,7 +20,9 @@ The tree is split by fault, since the reader of an error first asks whose it is:
     │   ├── ToolTimeoutError it took longer than it may
     │   └── ToolLostError    the actor that ran it died; the outcome is unknown
     ├── InfrastructureFault  a socket, an actor or a node failed
-    │   └── LegClosedError   the leg ended
+    │   ├── LegClosedError   the leg ended
+    │   ├── JournalFormatError  an entry cannot be read
+    │   └── JournalUnavailableError  the store does not answer, and the spool is full
     └── InternalFault        we broke our own rules: a bug of ours
         └── IllegalTransitionError
 
@@ -41,6 +43,8 @@ __all__ = [
     "IllegalTransitionError",
     "InfrastructureFault",
     "InternalFault",
+    "JournalFormatError",
+    "JournalUnavailableError",
     "LegClosedError",
     "LegConnectError",
     "ModelBehaviorError",
@@ -249,6 +253,19 @@ class LegClosedError(InfrastructureFault):
     def __init__(self, reason: EndReason) -> None:
         super().__init__(f"the leg has ended: {reason.code} {reason.text}".rstrip())
         self.reason = reason
+
+
+class JournalFormatError(InfrastructureFault):
+    """An entry of the journal cannot be read: damaged, or written by newer code."""
+
+    code = "journal_format"
+    retryable = False
+
+
+class JournalUnavailableError(InfrastructureFault):
+    """The journal's store does not answer."""
+
+    code = "journal_unavailable"
 
 
 class InternalFault(OrchestratorError):

@@ -42,7 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `agent` is "package.module:attribute", imported by every session and tool actor, and `run_config` names a
     `RealtimeRunConfig` in the same way. `model_url` is the endpoint of the
-    Realtime API, without query. `sessions_per_actor` trades isolation (1) for density.
+    Realtime API, without query. `sessions_per_actor` trades isolation (1) for density. `journal_url` is where calls are
+    journalled, `sqlite:///path` or `postgresql://user@host/database`; without one it is SQLite in `state_directory`, which is
+    `~/.local/state/realtime-orchestrator` unless told otherwise and also holds what waits for a store that is away.
     """
 
     agent: str = "orchestrator.demo.agent:agent"
@@ -75,6 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tool_actors: int = 2
     tool_timeout: float = 30.0
 
+    state_directory: str = ""
+    journal_url: Secret = Secret()
+    journal_spool_bytes: int = 1024 * 1024 * 1024
+
     namespace: str = "realtime-orchestrator"
     log_level: str = "info"
 
@@ -102,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(data, type=cls)
 
 
-_SECRETS = {"twilio_auth_token", "token_secret", "model_api_key"}
+_SECRETS = {"twilio_auth_token", "token_secret", "model_api_key", "journal_url"}
 
 
 def from_environment(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -42,6 +43,16 @@ def _frames_are_those_of_the_api(frame_log: FrameLog) -> Iterator[None]:
     frame_log.judge()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where services keep their journals unless told otherwise: never in the home of whoever runs the tests."""
+    home = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        # Before Ray starts, whose processes inherit it.
+        patch.setenv("XDG_STATE_HOME", str(home))
+        yield home
+
+
 def _refuse(*_arguments: Any, **_options: Any) -> NoReturn:
     pytest.fail("a test without the cluster marker started Ray: mark it, or test the part that needs none")
 
@@ -64,9 +75,10 @@ def _no_ray_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 
 @pytest.fixture(scope="session")
-def _ray_connection() -> Iterator[RayConnection]:
+def _ray_connection(state_home: Path) -> Iterator[RayConnection]:
     from actors.local_ray import start_ray
 
+    assert state_home.exists()
     # More than the machine may have: the actors ask for no CPU, and Ray starts this many workers ahead.
     connection = start_ray(cpus=2)
     yield connection

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from orchestrator.channels.base import Channel, ChannelParts, FrameCounts
+from orchestrator.channels.journalling import CallJournal
 from orchestrator.channels.record import CallRecord
 from orchestrator.core.states import SESSION, Machine, SessionSignal, SessionState
 from orchestrator.errors import EndReason, InfrastructureFault, LegClosedError, ModelFault, Refused
@@ -75,6 +76,7 @@ class CallParts(msgspec.Struct, frozen=True, kw_only=True):
     peer: str
     accepted_at: float
     dial: Dial = connect
+    journal: CallJournal | None = None
 
 
 class Call:
@@ -143,6 +145,7 @@ class Call:
 
     def count_frames(self) -> None:
         """Move the frames counted since the last time into the metrics. Called about once a second."""
+        self._keep_journal()
         counts, before = self._channel.counts, self._counted
         late = 0 if self._model is None else self._model.frames_dropped
         slow = 0 if self._leg is None else self._leg.statistics().messages_dropped
@@ -160,6 +163,12 @@ class Call:
         self._counted = msgspec.structs.replace(counts)
         self._dropped = {"in": max(late, self._dropped["in"]), "out": slow}
 
+    def _keep_journal(self) -> None:
+        """Write what the agent has said so far: its words come without events of their own."""
+        journal = self._parts.journal
+        if journal is not None and self._session is not None and self.state is not SessionState.ENDED:
+            journal.history(self._session.history)
+
     def on_session_event(self, event: RealtimeSessionEvent) -> None:
         """Give an event of the session to the channel first, then to the books (called by the session)."""
         self._channel.on_session_event(event)
@@ -173,6 +182,8 @@ class Call:
             self._metrics.observe(names.TOOL_SECONDS, event.seconds, tool=event.tool.name, outcome=outcome)
             self._log.info("tool_ended", tool=event.tool.name, outcome=outcome, pid=event.pid, seconds=round(event.seconds, 4))
         self._record.event(event, time.monotonic())
+        if self._parts.journal is not None and self._session is not None:
+            self._parts.journal.event(event, self._session)
 
     def on_first_audio(self, seconds: float) -> None:
         """The agent began to answer (called by the session)."""
@@ -261,6 +272,9 @@ class Call:
         }
         # What we know stands above what the caller's side says.
         context = {**caller, "session_id": self._parts.session_id, "channel": self._channel.name}
+        if self._parts.journal is not None:
+            agent = self._parts.agent.name
+            self._parts.journal.started(channel=self._channel.name, agent=agent, context=context, peer=self._parts.peer)
         session = RealtimeSession(
             model,
             self._parts.agent,
@@ -305,6 +319,8 @@ class Call:
                 await self._leg.wait_closed()
         finally:
             self._record.ended(reason, history, time.monotonic())
+            if self._parts.journal is not None and self._parts.journal.tail.state.last_seq:
+                self._parts.journal.ended(reason, history)
             self._signal(SessionSignal.END)
         self._log.info("session_ended", code=reason.code, text=reason.text, cause=reason.cause, by=reason.by)
 

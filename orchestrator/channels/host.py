@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 from orchestrator.channels.call import Call, CallParts, CallReporter, ChannelFactory
+from orchestrator.channels.journalling import Journals
 from orchestrator.channels.openai import OpenAIChannel
 from orchestrator.channels.twilio import TwilioChannel
 from orchestrator.errors import EndReason
@@ -51,8 +52,10 @@ class SessionHost:
         tool_runner: ToolRunner | None = None,
         run_config: dict[str, Any] | None = None,
         dial: Dial = connect,
+        journals: Journals | None = None,
     ) -> None:
         self._settings = settings
+        self._journals = journals
         self._agent = agent
         self._reporter = reporter
         self._metrics = metrics
@@ -106,6 +109,7 @@ class SessionHost:
                 peer=peer,
                 accepted_at=accepted_at,
                 dial=self._dial,
+                journal=None if self._journals is None else self._journals.open(session_id),
             )
         )
         task = asyncio.get_running_loop().create_task(self._run(session_id, call, sock, head), name=f"call {session_id}")
@@ -140,6 +144,8 @@ class SessionHost:
             reason = await call.run(sock, head)
         finally:
             del self._calls[session_id]
+            if self._journals is not None:
+                self._journals.abandon(session_id)
             # Before the record: whatever is in that, the seat must come back.
             self._reporter.ended(session_id, reason)
             self._remember(session_id, call.describe())

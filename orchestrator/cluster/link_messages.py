@@ -25,6 +25,10 @@ __all__ = [
     "GatewaySnapshot",
     "HeldSession",
     "Hello",
+    "JournalAcknowledged",
+    "JournalEntries",
+    "JournalLost",
+    "JournalRefused",
     "Refused",
     "SessionSnapshot",
     "SessionStateChanged",
@@ -90,6 +94,38 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: EndReason
 
 
+class JournalEntries(msgspec.Struct, frozen=True, tag="journal"):
+    """Actor to gateway: a parcel of journal entries (`journal.parcels`); `more` says that the next message goes on with it."""
+
+    data: bytes
+    more: bool = False
+
+
+class JournalAcknowledged(msgspec.Struct, frozen=True, tag="journal_acknowledged"):
+    """Gateway to actor: this writer's entries up to `seq` are kept: in the store if `durable`, else on the node's disk."""
+
+    session_id: str
+    writer: str
+    seq: int
+    durable: bool
+
+
+class JournalRefused(msgspec.Struct, frozen=True, tag="journal_refused"):
+    """Gateway to actor: this writer does not own the session any more, and must stop serving it. `verdict` says why."""
+
+    session_id: str
+    writer: str
+    verdict: str
+
+
+class JournalLost(msgspec.Struct, frozen=True, tag="journal_lost"):
+    """Gateway to actor: entries of this writer could not be kept; with `room` there is place again, for a snapshot."""
+
+    session_id: str
+    writer: str
+    room: bool
+
+
 class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
     """Gateway to actor, with the caller's socket: take this session.
 
@@ -115,8 +151,8 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Gateway to actor: no more sessions will come; let those that run end by themselves."""
 
 
-FromActor = Hello | Up | SessionStateChanged | Ended | Telemetry | Refused
-FromGateway = Adopt | EndSession | Drain
+FromActor = Hello | Up | SessionStateChanged | Ended | Telemetry | Refused | JournalEntries
+FromGateway = Adopt | EndSession | Drain | JournalAcknowledged | JournalRefused | JournalLost
 
 
 class SessionSnapshot(msgspec.Struct, frozen=True):

@@ -104,14 +104,14 @@ def _endpoint(*, live: bool, folder: Path, tell: Tell) -> Iterator[Settings]:
         given = from_environment()
         if not given.model_api_key:
             raise UserError("--live asks the real model, and needs OPENAI_API_KEY; without --live the demo needs no account")
-        yield _settings(LIVE_URL, given.model_name, given.model_api_key)
+        yield _settings(LIVE_URL, given.model_name, given.model_api_key, folder)
         return
     tell("starting the offline Realtime API")
     with offline_endpoint(_SCENARIO, folder / "endpoint.log") as url:
-        yield _settings(url, "gpt-realtime", Secret("offline"))
+        yield _settings(url, "gpt-realtime", Secret("offline"), folder)
 
 
-def _settings(model_url: str, model_name: str, key: Secret) -> Settings:
+def _settings(model_url: str, model_name: str, key: Secret, folder: Path) -> Settings:
     return Settings(
         agent=_AGENT,
         port=0,
@@ -123,6 +123,8 @@ def _settings(model_url: str, model_name: str, key: Secret) -> Settings:
         session_actors=2,
         tool_actors=1,
         namespace=f"demo-{secrets.token_hex(4)}",
+        # What was said in a demo is nobody's record.
+        state_directory=str(folder),
     )
 
 

@@ -24,6 +24,7 @@ from orchestrator.cluster.link_messages import (
     FromActor,
     GatewaySnapshot,
     Hello,
+    JournalEntries,
     Refused,
     SessionStateChanged,
     Telemetry,
@@ -34,6 +35,7 @@ from orchestrator.gateway import twiml
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.authentication import CarrierDoor, FrontDoor
 from orchestrator.gateway.hand_over import ANSWER_WITHIN, HandOvers
+from orchestrator.gateway.journal_desk import JournalDesk
 from orchestrator.gateway.links import ActorLink
 from orchestrator.gateway.request_body import MAX_BODY, parse_form
 from orchestrator.gateway.roster import Actor, Roster, Session
@@ -75,7 +77,7 @@ class GatewayServer:
     """Listens from `start` until `close`; is the listener of its node's links.
 
     `node` names the node in reports. `clock` gives Unix seconds. `answer_within` is how long (seconds) an actor may leave a
-    caller that it was given without any answer.
+    caller that it was given without any answer. Without a `journal` nothing is kept of a call.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class GatewayServer:
         max_connections: int = MAX_CONNECTIONS,
         clock: Callable[[], float] = time.time,
         answer_within: float = ANSWER_WITHIN,
+        journal: JournalDesk | None = None,
     ) -> None:
         self._settings = settings
+        self._journal = journal
         self._metrics = metrics
         self._node = node
         self._max_connections = max_connections
@@ -385,6 +389,9 @@ class GatewayServer:
         match message:
             case Hello():
                 self._on_hello(link, message)
+            case JournalEntries():
+                if self._journal is not None:
+                    self._journal.take(link, message)
             case Telemetry():
                 if sender is not None:
                     self._metrics.merge(message.delta, source=sender.actor_id)
@@ -418,6 +425,8 @@ class GatewayServer:
 
     def on_link_lost(self, link: ActorLink, reason: EndReason) -> None:
         """Take the end of a link for the end of the actor, and so of its sessions."""
+        if self._journal is not None:
+            self._journal.link_lost(link)
         actor = self._roster.leave(link)
         if actor is None:
             return
@@ -462,6 +471,8 @@ class GatewayServer:
         )
 
     def _refresh_gauges(self) -> None:
+        if self._journal is not None:
+            self._journal.refresh_gauges()
         states = self._roster.states()
         for state in {*states, *self._states_shown}:
             self._metrics.set(names.SESSIONS, states[state], state=state)

@@ -95,7 +95,7 @@ def run_loadtest(options: argparse.Namespace) -> int:
                 url = caller_url(plan.channel, options.url)
                 report = uvloop.run(run_load(plan, url, model, progress=tell))
             else:
-                report = _test_own_service(plan, model, tell)
+                report = _test_own_service(plan, model, Path(folder), tell)
     report = msgspec.structs.replace(report, direct_uplink=direct.uplink, direct_downlink=direct.downlink)
     if options.json:
         sys.stdout.buffer.write(report.as_json() + b"\n")
@@ -130,7 +130,7 @@ def _test_without_service(plan: LoadPlan, log: Path, tell: Tell) -> LoadReport:
         )
 
 
-def _test_own_service(plan: LoadPlan, model: ModelProcess, tell: Tell) -> LoadReport:
+def _test_own_service(plan: LoadPlan, model: ModelProcess, folder: Path, tell: Tell) -> LoadReport:
     per_actor = plan.sessions_per_actor or 1
     settings = Settings(
         agent=_AGENT,
@@ -143,6 +143,7 @@ def _test_own_service(plan: LoadPlan, model: ModelProcess, tell: Tell) -> LoadRe
         tool_actors=1,
         namespace=f"loadtest-{secrets.token_hex(4)}",
         log_level="warning",
+        state_directory=str(folder),
     )
     with running_service(settings, on_progress=lambda text: tell(text, 0.0)) as cluster:
         host, port = cluster.gateway_address

@@ -143,6 +143,11 @@ class RealtimeSession(RealtimeModelListener):
         return self._inside.agent
 
     @property
+    def active_response(self) -> str | None:
+        """The id of the response under way, or None."""
+        return self._inside.core.active_response
+
+    @property
     def usage(self) -> Usage:
         """Tokens used so far."""
         return self._inside.context.usage

@@ -18,6 +18,11 @@ __all__ = [
     "CATALOGUE",
     "FIRST_AUDIO_SECONDS",
     "INTERRUPTIONS_TOTAL",
+    "JOURNAL_ENTRIES_TOTAL",
+    "JOURNAL_LOST_TOTAL",
+    "JOURNAL_REFUSED_TOTAL",
+    "JOURNAL_SPOOLED",
+    "JOURNAL_WAITING",
     "MODEL_CONNECT_SECONDS",
     "REFUSALS_TOTAL",
     "SESSIONS",
@@ -92,6 +97,11 @@ AUDIO_FRAMES_TOTAL = _PREFIX + "audio_frames_total"
 AUDIO_FRAMES_DROPPED_TOTAL = _PREFIX + "audio_frames_dropped_total"
 WIRE_UNKNOWN_EVENTS_TOTAL = _PREFIX + "wire_unknown_events_total"
 WIRE_ERRORS_TOTAL = _PREFIX + "wire_errors_total"
+JOURNAL_ENTRIES_TOTAL = _PREFIX + "journal_entries_total"
+JOURNAL_WAITING = _PREFIX + "journal_waiting_entries"
+JOURNAL_SPOOLED = _PREFIX + "journal_spooled_entries"
+JOURNAL_LOST_TOTAL = _PREFIX + "journal_lost_entries_total"
+JOURNAL_REFUSED_TOTAL = _PREFIX + "journal_refused_writers_total"
 
 _CHANNEL = Label("channel", ("openai", "twilio"), closed=True)
 _DIRECTION = Label("direction", ("in", "out"), closed=True)
@@ -159,6 +169,16 @@ _SPECS = (
         help="From asking for a tool call to its result.",
         labels=(Label("tool"), Label("outcome", _OUTCOMES)),
         buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    ),
+    Spec(name=JOURNAL_ENTRIES_TOTAL, kind=Kind.COUNTER, help="Journal entries that session actors sent."),
+    Spec(name=JOURNAL_WAITING, kind=Kind.GAUGE, help="Journal entries that are in neither the store nor the spool yet."),
+    Spec(name=JOURNAL_SPOOLED, kind=Kind.GAUGE, help="Journal entries on this node's disk that the store does not have yet."),
+    Spec(name=JOURNAL_LOST_TOTAL, kind=Kind.COUNTER, help="Journal entries that nothing could take; a snapshot follows."),
+    Spec(
+        name=JOURNAL_REFUSED_TOTAL,
+        kind=Kind.COUNTER,
+        help="Writers that were stopped because another one owns the session, or because an entry was missing.",
+        labels=(Label("reason", ("stale", "gap")),),
     ),
     Spec(name=TOOL_CALLS_TOTAL, kind=Kind.COUNTER, help="Tool calls that ended.", labels=(Label("outcome", _OUTCOMES),)),
     Spec(name=INTERRUPTIONS_TOTAL, kind=Kind.COUNTER, help="Responses that the caller cut short."),

@@ -24,6 +24,9 @@ from orchestrator.cluster.link_messages import (
     EndSession,
     FromActor,
     Hello,
+    JournalAcknowledged,
+    JournalLost,
+    JournalRefused,
     Refused,
     Up,
     decode_from_gateway,
@@ -65,6 +68,9 @@ class ActorSide:
 
     def on_drain(self) -> None:
         self.other.put_nowait("drain")
+
+    def on_journal(self, message: JournalAcknowledged | JournalRefused | JournalLost) -> None:
+        self.other.put_nowait(message)
 
     def on_link_up(self) -> None:
         self.other.put_nowait("up")

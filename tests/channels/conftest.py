@@ -4,7 +4,7 @@ import asyncio
 import base64
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,10 @@ import pytest
 
 from orchestrator import function_tool
 from orchestrator.channels.host import SessionHost
+from orchestrator.channels.journalling import Journals
 from orchestrator.errors import EndReason
+from orchestrator.journal.entries import Entry
+from orchestrator.journal.stores import MemoryStore
 from orchestrator.realtime import RealtimeAgent
 from orchestrator.settings import Secret, Settings
 from orchestrator.stream_token import StreamTokens
@@ -124,11 +127,23 @@ class World:
         self.reporter = Reporter()
         self.metrics = DeltaMetrics()
         self.tokens = StreamTokens(settings.token_secret)
-        self.host = SessionHost(settings, AGENT, reporter=self.reporter, metrics=self.metrics, dial=self.dial)
+        self.store = MemoryStore()
+        # Acknowledges at once, as a gateway on a good day; `hold` says that there is none.
+        self.hold = False
+        self.journals = Journals("node/actor/1", self._keep, lambda session_id, reason: self.host.end(session_id, reason))
+        self.host = SessionHost(
+            settings, AGENT, reporter=self.reporter, metrics=self.metrics, dial=self.dial, journals=self.journals
+        )
         self.refuse_dial: Exception | None = None
         self.dial_delay = 0.0
         self.when_refused: Callable[[], object] = lambda: None
         self._callers = 0
+
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        if not self.hold:
+            self.store.append(entries)
+            for entry in entries:
+                asyncio.get_running_loop().call_soon(self.journals.acknowledged, entry.session_id, entry.writer, entry.seq)
 
     async def dial(self, *arguments: Any, **options: Any) -> Any:
         await asyncio.sleep(self.dial_delay)

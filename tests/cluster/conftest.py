@@ -20,7 +20,15 @@ SCENARIO = Path(__file__).parent / "front_desk.yaml"
 
 
 @pytest.fixture(scope="module")
-def front_desk(_ray_connection: RayConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the front desk keeps its journal."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def front_desk(
+    _ray_connection: RayConnection, tmp_path_factory: pytest.TempPathFactory, state_directory: Path
+) -> Iterator[Cluster]:
     """Three seats, and a door that is full when they are taken."""
     from actors.launch import launch
 
@@ -36,6 +44,7 @@ def front_desk(_ray_connection: RayConnection, tmp_path_factory: pytest.TempPath
             tool_actors=2,
             max_sessions=3,
             request_head_timeout=1.0,
+            state_directory=str(state_directory),
         )
         cluster = launch(settings)
         yield cluster

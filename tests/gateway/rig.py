@@ -15,7 +15,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
 
 from actors.node_link import NodeLinkClient, NodeLinkServer
-from orchestrator.cluster.link_messages import Adopt, Ended, EndSession, HeldSession, Hello, SessionStateChanged, Up
+from orchestrator.cluster.link_messages import (
+    Adopt,
+    Ended,
+    EndSession,
+    HeldSession,
+    Hello,
+    JournalAcknowledged,
+    JournalLost,
+    JournalRefused,
+    SessionStateChanged,
+    Up,
+)
 from orchestrator.errors import EndReason
 from orchestrator.gateway.server import GatewayServer
 from orchestrator.settings import Settings
@@ -124,6 +135,9 @@ class FakeSessionActor:
 
     def on_drain(self) -> None:
         self.drains += 1
+
+    def on_journal(self, message: JournalAcknowledged | JournalRefused | JournalLost) -> None:
+        pass
 
     def on_link_up(self) -> None:
         pass

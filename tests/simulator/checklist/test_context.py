@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -103,20 +104,23 @@ def test_52_the_model_remembers_all_that_was_not_truncated(driver: Driver, heard
 # --- 53: too long a conversation --------------------------------------------------------------------------------------
 
 
-def grown(drive: Drive, truncation: Any) -> tuple[Driver, int, list[dict[str, Any]]]:
-    """Eight typed turns of one size, in a session that has not room for them all.
-
-    Returns the session, the tokens of what every response is based on, and how the responses ended.
-    """
+def grown(drive: Drive, truncation: Any) -> tuple[Driver, list[dict[str, Any]]]:
+    """Typed turns, the first longer than the others, in a session that has not room for them all; how each was answered."""
     driver = drive(options=ModelOptions(context_tokens=LIMIT))
     driver.send("session.update", session={**TEXT_ONLY, "instructions": "i" * 160, "truncation": truncation})
-    alone = {"conversation": "none", "input": [], "output_modalities": ["text"]}
-    driver.send("response.create", response=alone)
-    fixed = only(driver.run(), "response.done")["response"]["usage"]["input_tokens"]
+    for length in (52, *[40] * 7):
+        driver.ask("w" * length)
+    return driver, [event["response"] for event in of_type(driver.events, "response.done")]
+
+
+def weight(driver: Driver, *item_ids: str) -> int:
+    """The tokens of a response that is based on these items alone."""
+    given = [{"type": "item_reference", "id": item_id} for item_id in item_ids]
     start = len(driver.events)
-    for _ in range(8):
-        driver.ask("w" * 40)
-    return driver, fixed, [event["response"] for event in of_type(driver.events[start:], "response.done")]
+    driver.send("response.create", response={"conversation": "none", "input": given, "output_modalities": ["text"]})
+    driver.run()
+    tokens: int = only(driver.events[start:], "response.done")["response"]["usage"]["input_tokens"]
+    return tokens
 
 
 def inputs(responses: list[dict[str, Any]]) -> list[int]:
@@ -124,32 +128,42 @@ def inputs(responses: list[dict[str, Any]]) -> list[int]:
 
 
 def test_53a_the_oldest_items_go_as_a_whole_and_nobody_says_so(drive: Drive) -> None:
-    driver, fixed, responses = grown(drive, "auto")
-    first, second, *_ = sizes = inputs(responses)
-    user = first - fixed
-    assistant = second - first - user
-    # What is left is always the end of: user, assistant, user, assistant, … user.
-    whole = {fixed + count * user + (count - more) * assistant for count in range(1, 9) for more in (0, 1)}
+    driver, responses = grown(drive, "auto")
+    names = set(types(driver.events))
+    item_ids = [event["item"]["id"] for event in of_type(driver.events, "conversation.item.added")]
+    fixed = weight(driver)
+    items = [weight(driver, item_id) - fixed for item_id in item_ids]
     assert fixed > 0
-    assert set(sizes) <= whole
-    assert max(sizes) <= LIMIT < fixed + 8 * user + 7 * assistant
-    assert sizes[-1] > LIMIT - user - assistant, "no more goes than must"
+    assert items[0] not in items[1:]
+    dropped = []
+    for turn, size in enumerate(inputs(responses)):
+        # Before its answer each response knows a user's item more than answers: and of all these, the newest.
+        known = items[: 2 * turn + 1]
+        rest = {fixed + sum(known[count:]): count for count in range(len(known))}
+        assert size in rest
+        dropped.append(rest[size])
+        assert size <= LIMIT
+        assert dropped[-1] == 0 or size + known[dropped[-1] - 1] > LIMIT or dropped[-1] == dropped[-2], "no more goes than must"
+    assert dropped[0] == 0
+    assert dropped[-1] > 4
+    assert dropped == sorted(dropped)
     assert {response["status"] for response in responses} == {"completed"}
-    assert {name for name in types(driver.events) if "trunc" in name or "delete" in name or name == "error"} == set()
+    assert {name for name in names if "trunc" in name or "delete" in name or name == "error"} == set()
 
 
 def test_53b_a_ratio_drops_more_at_once(drive: Drive) -> None:
-    _, fixed, plain = grown(drive, "auto")
-    _, _, halved = grown(drive, {"type": "retention_ratio", "retention_ratio": 0.5})
+    _, plain = grown(drive, "auto")
+    driver, halved = grown(drive, {"type": "retention_ratio", "retention_ratio": 0.5})
+    fixed = weight(driver)
     assert max(inputs(halved)) <= LIMIT
-    fallen = [after for before, after in zip(inputs(halved), inputs(halved)[1:], strict=False) if after < before]
+    fallen = [after for before, after in itertools.pairwise(inputs(halved)) if after < before]
     assert fallen
     assert max(fallen) - fixed <= (LIMIT - fixed) * 0.5
     assert sum(inputs(halved)) < sum(inputs(plain))
 
 
 def test_53c_where_nothing_may_go_the_response_fails(drive: Drive) -> None:
-    _, _, responses = grown(drive, "disabled")
+    _, responses = grown(drive, "disabled")
     statuses = [response["status"] for response in responses]
     assert statuses[0] == "completed"
     assert statuses[-1] == "failed"
