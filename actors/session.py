@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ __all__ = ["SessionActor"]
 TELEMETRY_INTERVAL = 1.0
 # More messages than this waiting for the gateway: counts stay here until it reads again.
 LINK_BUSY = 64
+JOURNAL_GRACE = 3.0
 
 
 class SessionActor:
@@ -157,6 +159,7 @@ class SessionActor:
         self._timer.cancel()
         await self._host.aclose(EndReason("shutdown", "the session actor is being shut down"))
         self._send_telemetry(again=False)
+        await self._settle_journals()
         self._link.close()
         await self._tools.aclose()
 
@@ -167,6 +170,15 @@ class SessionActor:
 
     def _end_call(self, session_id: str, reason: EndReason) -> None:
         self._host.end(session_id, reason)
+
+    async def _settle_journals(self) -> None:
+        """Stay until the last entries are acknowledged: a gateway that is being replaced is back within a second or two."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(JOURNAL_GRACE):
+                while len(self._journals):  # noqa: ASYNC110 - at the end of a process, nothing else is waiting for the loop
+                    await asyncio.sleep(0.02)
+        if len(self._journals):
+            self._log.error("journals_unacknowledged", calls=len(self._journals))
 
     def _hello(self) -> Hello:
         held = tuple(HeldSession(*session) for session in self._host.sessions())
