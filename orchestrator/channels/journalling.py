@@ -153,7 +153,10 @@ class CallJournal:
                 self._requested(event.call_id, event.tool.name, event.arguments)
                 self._write(ToolStarted(event.call_id, idempotent=event.tool.idempotent))
             case RealtimeToolEnd() if event.call_id in self.tail.state.tool_calls:
-                self._write(ToolAnswered(event.call_id, str(event.output), event.error_code))
+                # The text that the model was given; the event has what the tool returned, which may be anything.
+                item = self._item_of(event.call_id)
+                output = event.output if item is None or item.output is None else item.output
+                self._write(ToolAnswered(event.call_id, str(output), event.error_code))
             case _:
                 pass
 
@@ -173,10 +176,14 @@ class CallJournal:
     def _requested(self, call_id: str, name: str, arguments: str) -> None:
         if call_id in self.tail.state.tool_calls:
             return
-        items = (item for item in self._written.values() if isinstance(item, RealtimeToolCallItem) and item.call_id == call_id)
-        item = next(items, None)
+        item = self._item_of(call_id)
         item_id = call_id if item is None else item.item_id
         self._write(ToolRequested(call_id, item_id, name, arguments, self.tail.state.response_id))
+
+    def _item_of(self, call_id: str) -> RealtimeToolCallItem | None:
+        """Return the item of a tool call, as it was written last."""
+        items = (item for item in self._written.values() if isinstance(item, RealtimeToolCallItem) and item.call_id == call_id)
+        return next(items, None)
 
     def _count(self, usage: Usage) -> None:
         known = self._usage

@@ -116,7 +116,15 @@ def lookup_order(order_id: str) -> str:
     return f"order {order_id} is on its way"
 
 
-AGENT: RealtimeAgent[Any] = RealtimeAgent(name="Desk", instructions="The secret is blue.", tools=[lookup_order, broken_text])
+@function_tool
+def order_facts() -> dict[str, Any]:
+    """Return what is no text."""
+    return {"number": 4711, "sent": True}
+
+
+AGENT: RealtimeAgent[Any] = RealtimeAgent(
+    name="Desk", instructions="The secret is blue.", tools=[lookup_order, broken_text, order_facts]
+)
 
 
 class World:

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.channels.journalling import CallJournal, Journals
 from orchestrator.core.items import InputText, UserMessageItem
 from orchestrator.errors import EndReason
-from orchestrator.journal.entries import AgentChanged, Entry, TakenOver
+from orchestrator.journal.entries import AgentChanged, Entry, TakenOver, ToolAnswered, decode_body
 from orchestrator.journal.heads import Verdict
 from orchestrator.journal.items import history_digest
 from orchestrator.journal.state import CallState, replay
@@ -73,6 +73,17 @@ async def test_a_tool_call_is_written_before_it_runs_and_when_it_is_answered(wor
     assert written[0] == "started"
     assert b"4711" in next(one.body for one in world.store.read(session_id) if one.kind == "tool_requested")
     assert b"on its way" in next(one.body for one in world.store.read(session_id) if one.kind == "tool_answered")
+
+
+async def test_the_output_that_is_written_is_the_one_that_the_model_was_given(world: Any) -> None:
+    session_id, _ = await dial(world)
+    world.endpoint.call_tools(("call_1", "order_facts", "{}"))
+    await world.settle()
+    given = world.endpoint.last("conversation.item.create")["item"]["output"]
+    answered = next(one for one in world.store.read(session_id) if one.kind == "tool_answered")
+    body = decode_body(answered)
+    assert isinstance(body, ToolAnswered)
+    assert body.output == given
 
 
 async def test_what_no_encoder_takes_is_written_legibly(world: Any) -> None:

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, delete, event, insert, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -161,6 +159,10 @@ class SqlStore:
 
     def migrate(self) -> None:
         """Bring the schema to the present version; see the function of this name."""
+        # Only here, in the journal's thread: a gateway that comes back must not keep callers waiting for it.
+        from alembic import command
+        from alembic.config import Config
+
         with self.transaction() as connection:
             if connection.dialect.name == "postgresql":
                 # One node migrates, the others wait for it and find nothing to do.
