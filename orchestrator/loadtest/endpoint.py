@@ -106,12 +106,17 @@ class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
         """How many such sessions would fill a core."""
         return self.sessions / self.cpu if self.cpu else 0.0
 
+    @property
+    def cpu_us_per_frame(self) -> float | None:
+        """Microseconds of the processor for each frame of a caller, answers included; None without frames."""
+        return self.cpu * self.seconds / self.frames * 1e6 if self.frames else None
+
     def as_json(self) -> bytes:
         """One JSON object, with what is derived written out."""
         derived = {
             "cpu_per_session": self.cpu / self.sessions,
             "sessions_per_core": self.sessions_per_core,
-            "cpu_us_per_frame": self.cpu * self.seconds / self.frames * 1e6 if self.frames else None,
+            "cpu_us_per_frame": self.cpu_us_per_frame,
         }
         return msgspec.json.encode({"ok": self.ok, **msgspec.structs.asdict(self), **derived})
 
@@ -236,10 +241,12 @@ def _late(callers: list[_EndpointCaller]) -> int:
 def render_endpoint(report: EndpointReport) -> Text:
     """Lay the report out for a terminal."""
     late = "none" if report.late_p50_ms is None else f"{report.late_p50_ms:.1f} ms (p50), {report.late_p99_ms:.1f} ms (p99)"
+    per_frame = "-" if report.cpu_us_per_frame is None else f"{report.cpu_us_per_frame:.1f} µs"
     lines = [
         f"{report.sessions} sessions ({report.mode}) for {report.seconds:.0f} s",
         f"{report.frames} frames in, {report.deltas} deltas of {report.answers} answers out",
         f"the endpoint took {report.cpu:.1%} of a core, {report.cpu / report.sessions:.3%} per session, {report.uss_mb:.0f} MB",
+        f"{per_frame} for each frame of a caller and its share of the answers",
         f"one core would feed {report.sessions_per_core:.0f} such sessions",
         f"audio deltas were late by {late}",
         f"{report.sessions_ok} of {report.sessions} sessions lived to the end",

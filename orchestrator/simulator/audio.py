@@ -145,7 +145,7 @@ def encode(samples: Samples, encoding: Encoding) -> bytes:
     return samples.astype("<i2", copy=False).tobytes()
 
 
-def amplitudes(data: bytes | memoryview, table: Floats | None) -> Floats:
+def amplitudes(data: bytes, table: Floats | None) -> Floats:
     """The samples of a payload as floats, for a level meter. `table` is that of `amplitude_table`."""
     if table is None:
         return np.frombuffer(data, "<i2").astype(np.float32)

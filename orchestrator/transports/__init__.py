@@ -10,12 +10,14 @@ from orchestrator.transports.base import (
     LegState,
     LegStatistics,
     OpenListener,
+    RunListener,
 )
 from orchestrator.transports.leg_server import LegServer, serve
 from orchestrator.transports.memory import MemoryPair, memory_pair
 from orchestrator.transports.opening import accept, connect, resume
 from orchestrator.transports.receive_buffer import ReceiveBuffer, anonymous_buffer, capacity_for
 from orchestrator.transports.server_leg import Accept, Refuse, Route
+from orchestrator.transports.shared_reader import SharedReader
 
 __all__ = [
     "DEFAULT_OPTIONS",
@@ -31,6 +33,8 @@ __all__ = [
     "ReceiveBuffer",
     "Refuse",
     "Route",
+    "RunListener",
+    "SharedReader",
     "accept",
     "anonymous_buffer",
     "capacity_for",

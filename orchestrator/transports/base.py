@@ -7,12 +7,13 @@ nothing waits: a message is handed to the listener in the loop turn that receive
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from orchestrator.errors import EndReason, IllegalTransitionError, SettingsError
+from orchestrator.transports.shared_reader import SharedReader
 
 __all__ = [
     "ABNORMAL_CLOSURE",
@@ -24,6 +25,7 @@ __all__ = [
     "LegState",
     "LegStatistics",
     "OpenListener",
+    "RunListener",
     "advance",
     "reason_for_close",
 ]
@@ -86,6 +88,18 @@ class OpenListener(LegListener, Protocol):
         """Take the leg, which is open and may be written to at once."""
 
 
+@runtime_checkable
+class RunListener(LegListener, Protocol):
+    """A listener that takes many messages in one call, where they are there at once: for clients that stream audio.
+
+    `on_texts` takes text messages in the place of as many calls of `on_text`; either may be called. It goes on to the last of
+    them also when it closes the leg at an earlier one.
+    """
+
+    def on_texts(self, messages: list[bytes]) -> None:
+        """Take text messages, in order, as `on_text` takes one. The list is the listener's."""
+
+
 class LegStatistics(msgspec.Struct, frozen=True):
     """Counters of one leg since it was opened.
 
@@ -108,9 +122,9 @@ class LegOptions(msgspec.Struct, frozen=True, kw_only=True):
     `max_message` bounds one incoming message, all its fragments together. `write_high` is how much the transport may hold
     before messages wait in the leg's own queue, and `queue_limit` how much may wait there. The peer is pinged
     `ping_interval` after the last ping, and given up `ping_timeout` after a ping that it does not answer. `close_timeout`
-    bounds the end of a leg, `open_timeout` everything up to the finished upgrade. With a `read_interval` the connection is
-    read only so often, all that has come by then at once: a peer that sends many small messages costs less, if they may be
-    late by as much.
+    bounds the end of a leg, `open_timeout` everything up to the finished upgrade. With a `reader` the open connection is read
+    when that says so, all that has come by then at once: a peer that sends many small messages costs less, if they may be
+    late.
     """
 
     max_message: int = 1024 * 1024
@@ -120,14 +134,14 @@ class LegOptions(msgspec.Struct, frozen=True, kw_only=True):
     ping_timeout: float | None = 20.0
     close_timeout: float = 5.0
     open_timeout: float = 10.0
-    read_interval: float | None = None
+    reader: SharedReader | None = None
 
     def __post_init__(self) -> None:
         if self.max_message < _SMALLEST_MAX_MESSAGE:
             raise SettingsError(f"max_message must be at least {_SMALLEST_MAX_MESSAGE} bytes")
         if self.write_high < 0 or self.queue_limit < 0:
             raise SettingsError("write_high and queue_limit must not be negative")
-        for name in ("ping_interval", "ping_timeout", "close_timeout", "open_timeout", "read_interval"):
+        for name in ("ping_interval", "ping_timeout", "close_timeout", "open_timeout"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise SettingsError(f"{name} must be more than 0 seconds")
@@ -162,6 +176,9 @@ class Leg(Protocol):
 
         When the peer does not read and the queue is full, the leg ends with the reason `leg_overflow`.
         """
+
+    def send_texts(self, messages: Sequence[bytes]) -> None:
+        """Send text messages that are there at once, each as `send_text` does; it costs one write."""
 
     def send_audio(self, data: bytes) -> None:
         """Send a text message that may be dropped: when the queue is full, the oldest of its kind goes first."""

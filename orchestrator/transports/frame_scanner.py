@@ -114,6 +114,11 @@ class FrameScanner:
         self.stop = 0
         self.violation: Violation | None = None
 
+    @property
+    def at_message(self) -> bool:
+        """Whether the unread part of the stream begins where a message, or a control frame, begins."""
+        return not self._fragments
+
     def next(self, data: memoryview, start: int, end: int) -> Cut:
         """Look at `data[start:end]`, the unread part of the stream. Its beginning may move between calls."""
         at = start + self._passed

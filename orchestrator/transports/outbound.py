@@ -139,6 +139,13 @@ class FrameWriter:
         self._write_now(frame, kind)
         return True
 
+    def write_run(self, frames: list[bytes]) -> bool:
+        """Write or queue encoded messages that must be kept, in one go. Returns False if there is no room for all of them."""
+        if self._paused or self._finished or not frames:
+            return all(self.write(frame, Kind.MESSAGE) for frame in frames)
+        self._write_now(b"".join(frames), Kind.MESSAGE, len(frames))
+        return True
+
     def finish(self) -> None:
         """Send the end of the stream after what is queued; whatever is written later is forgotten."""
         self._finished = True
@@ -210,13 +217,13 @@ class FrameWriter:
         self._transport = None
         self._finished = True
 
-    def _write_now(self, frame: bytes, kind: Kind) -> None:
+    def _write_now(self, frame: bytes, kind: Kind, count: int = 1) -> None:
         if self._transport is None:
             return
         self._transport.write(frame)
         self.bytes_out += len(frame)
         if kind is not Kind.CONTROL_FRAME:
-            self.messages_out += 1
+            self.messages_out += count
 
     def _send_eof(self) -> None:
         if self._transport is None or self._transport.is_closing():

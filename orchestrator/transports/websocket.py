@@ -17,7 +17,7 @@ import abc
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from websockets.client import ClientProtocol
@@ -33,6 +33,7 @@ from orchestrator.transports.base import (
     LegState,
     LegStatistics,
     OpenListener,
+    RunListener,
     advance,
     reason_for_close,
 )
@@ -40,6 +41,8 @@ from orchestrator.transports.frame_scanner import Cut, FrameScanner
 from orchestrator.transports.keepalive import ControlBudget, Keepalive
 from orchestrator.transports.outbound import FrameWriter, Kind
 from orchestrator.transports.receive_buffer import ReceiveBuffer, anonymous_buffer, capacity_for
+from orchestrator.transports.shared_reader import read_from
+from orchestrator.transports.text_run import cut_texts
 
 try:
     from websockets.speedups import apply_mask
@@ -95,7 +98,9 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         self._protocol = protocol
         self._listener = listener
         self._options = options
-        self._read_interval = options.read_interval
+        self._reader = options.reader
+        self._socket = sock
+        self._on_texts: Callable[[list[bytes]], None] | None = None
         self._buffer = anonymous_buffer(options.max_message) if buffer is None else buffer
         # None once nothing more is to be understood: what still arrives is thrown away.
         self._masked = protocol.side is Side.SERVER  # what the peer sends
@@ -116,7 +121,6 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         self._turn: asyncio.Handle | None = None  # set while received messages wait for the next turn of the loop
         self._messages_in = 0
         self._deaf = False  # while a stall keeps us from reading
-        self._rest: asyncio.TimerHandle | None = None  # set while `read_interval` does
 
     # What the owner of a leg calls.
 
@@ -144,6 +148,15 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         """See `Leg.send_text`."""
         if self._state is _OPEN:
             self._send(data, Kind.MESSAGE)
+
+    def send_texts(self, messages: Sequence[bytes]) -> None:
+        """See `Leg.send_texts`."""
+        if self._state is not _OPEN:
+            return
+        for data in messages:
+            self._protocol.send_text(data)
+        if not self._writer.write_run(self._protocol.data_to_send()):
+            self._overflow()
 
     def send_audio(self, data: bytes) -> None:
         """See `Leg.send_audio`."""
@@ -251,9 +264,29 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         self._buffer.received(nbytes)
         if self._turn is None:
             self._receive()
-        if self._read_interval is not None and self._rest is None and self._state is _OPEN:
-            self._rest = self._loop.call_later(self._read_interval, self._rested)
+        if self._reader is not None and self._state is _OPEN:
             self._writer.pause_reading()
+
+    def read(self) -> bool:
+        """Read what has come, when the shared reader says so; return whether there may be more. Not for anybody else."""
+        if self._deaf or self._turn is not None:
+            return False
+        if self._socket is None:
+            # Only the transport can read: once, since `buffer_updated` ends it.
+            self._writer.resume_reading()
+            return False
+        room = self._buffer.room()
+        count = read_from(self._socket, room)
+        if count is None:
+            return False
+        if not count:
+            # The transport sees the same, and knows how a connection ends.
+            self._leave_reader()
+            self._writer.resume_reading()
+            return False
+        self._buffer.received(count)
+        self._receive()
+        return count == len(room)
 
     def eof_received(self) -> bool:
         """Take the end of the peer's stream: without a close frame before it, the connection broke.
@@ -318,6 +351,10 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
     # Receiving.
 
     def _receive(self) -> None:
+        if self._on_texts is not None:
+            self._receive_texts(self._on_texts)
+            if not self._buffer.end:
+                return
         for _ in range(MESSAGES_PER_TURN):
             if not self._receive_one() or not self._buffer.end:
                 return
@@ -329,15 +366,29 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         self._receive()
         self._read_or_not()
 
-    def _rested(self) -> None:
-        self._rest = None
-        self._read_or_not()
-
     def _read_or_not(self) -> None:
-        if self._deaf or self._turn is not None or self._rest is not None:
+        if self._deaf or self._turn is not None or (self._reader is not None and self._state is _OPEN):
             self._writer.pause_reading()
         else:
             self._writer.resume_reading()
+
+    def _receive_texts(self, on_texts: Callable[[list[bytes]], None]) -> None:
+        """Hand over what is there of plain text messages in one call; anything else takes the ordinary way."""
+        buffer, scanner = self._buffer, self._scanner
+        if scanner is None or not scanner.at_message or self._state is not _OPEN:
+            return
+        messages, stop = cut_texts(
+            buffer.view, buffer.start, buffer.end, max_message=self._options.max_message, most=MESSAGES_PER_TURN
+        )
+        if messages:
+            buffer.consume(stop)
+            self._messages_in += len(messages)
+            self._call(on_texts, messages)
+
+    def _leave_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.remove(self)
+            self._reader = None
 
     def _receive_one(self) -> bool:
         """Handle one message or control frame; return False if there is none, or if nothing more is to be understood."""
@@ -447,6 +498,12 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         if not self.opened.done():
             self.opened.set_result(None)
         self._keepalive.start()
+        if self._masked and isinstance(self._listener, RunListener):
+            self._on_texts = self._listener.on_texts
+        if self._reader is not None:
+            if self._writer.encrypted:
+                self._socket = None
+            self._reader.add(self)
         if isinstance(self._listener, OpenListener):
             self._call(self._listener.on_open, self)
 
@@ -502,9 +559,7 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         if self._turn is not None and not keep_turn:
             self._turn.cancel()
             self._turn = None
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        self._leave_reader()
 
     def _drop_buffer(self) -> ReceiveBuffer:
         """Let go of the receive memory, which may be shared or large; only its count stays."""

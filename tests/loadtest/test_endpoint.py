@@ -54,6 +54,7 @@ def test_the_report_says_what_a_session_costs() -> None:
     assert document["cpu_us_per_frame"] == 40
     text = render_endpoint(REPORT).plain
     assert "20.0% of a core, 0.200% per session" in text
+    assert "40.0 µs for each frame of a caller" in text
     assert "one core would feed 500 such sessions" in text
     assert "mind that" not in text
 
@@ -71,6 +72,7 @@ def test_a_report_of_nothing_has_no_rates() -> None:
     report = msgspec.structs.replace(REPORT, frames=0, cpu=0.0, late_p50_ms=None, late_p99_ms=None)
     assert json.loads(report.as_json())["cpu_us_per_frame"] is None
     assert report.sessions_per_core == 0
+    assert "\n- for each frame" in render_endpoint(report).plain
     assert "late by none" in render_endpoint(report).plain
 
 

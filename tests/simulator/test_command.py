@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -132,6 +133,15 @@ async def test_it_prints_one_line_when_ready_serves_and_stops_cleanly(stop: sign
         process.send_signal(stop)
         stdout, stderr = await process.communicate()
     assert (process.returncode, stdout, stderr) == (0, b"", b"")
+
+
+def test_the_collector_passes_over_what_was_there_before_the_first_session() -> None:
+    code = (
+        "import gc; from orchestrator.simulator import command; command._spare_the_collector(); "
+        "print(gc.get_freeze_count() > 0, gc.get_threshold() == command.COLLECTIONS, gc.isenabled())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert ran.stdout.split() == [b"True"] * 3
 
 
 def test_a_cheap_endpoint_hears_and_speaks_in_larger_pieces_unless_told_otherwise() -> None:

@@ -125,6 +125,22 @@ def test_writer_writes_directly_until_paused_then_queues_then_flushes_in_order()
     assert (writer.messages_out, writer.bytes_out) == (4, 17)
 
 
+def test_a_run_is_one_write_or_waits_message_by_message() -> None:
+    writer, sink = writer_on_sink(capacity=5, queue_limit=6)
+    assert writer.write_run([b"abc", b"de"])
+    assert (sink.written, writer.messages_out, writer.bytes_out) == (b"abcde", 2, 5)
+    assert writer.write_run([b"f"])
+    assert writer.write_run([b"ghi", b"jk"]), "the transport holds enough: these wait"
+    assert (sink.written, writer.queued_bytes, writer.messages_out) == (b"abcdef", 5, 3)
+    assert not writer.write_run([b"l", b"m"])
+    sink.drain(100)
+    assert (sink.written, writer.messages_out) == (b"abcdefghijkl", 6)
+    assert writer.write_run([])
+    writer.finish()
+    assert writer.write_run([b"n"])
+    assert (sink.written, writer.messages_out) == (b"abcdefghijkl", 6)
+
+
 def test_control_frames_are_written_in_their_place_and_not_counted_as_messages() -> None:
     writer, sink = writer_on_sink(capacity=0, queue_limit=100)
     for part, kind in ((b"1", Kind.MESSAGE), (b"2", Kind.AUDIO), (b"p", Kind.CONTROL_FRAME), (b"3", Kind.AUDIO)):

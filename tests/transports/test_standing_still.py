@@ -1,4 +1,4 @@
-"""A leg that is made to stand still, or that is read at intervals, in virtual time."""
+"""A leg that is made to stand still, in virtual time."""
 
 from __future__ import annotations
 
@@ -65,39 +65,5 @@ def test_a_stall_in_one_direction_leaves_the_other() -> None:
         assert (left.texts, right.texts) == ([b"1"], [b"2"])
         client.close()
         await asyncio.gather(client.wait_closed(), server.wait_closed())
-
-    virtual_clock.run(scenario())
-
-
-def test_with_a_read_interval_messages_are_late_and_whole() -> None:
-    async def scenario() -> None:
-        times: list[float] = []
-        left, right = Recorder(), Recorder(lambda *_: times.append(asyncio.get_running_loop().time()))
-        server_options = LegOptions(ping_interval=None, read_interval=0.1)
-        client, _ = memory_pair(left, right, options=LegOptions(ping_interval=None), server_options=server_options)
-        for number in range(10):
-            client.send_text(b"%d" % number)
-            await asyncio.sleep(0.02)
-        await right.until(lambda seen: len(seen.texts) == 10)
-        assert right.texts == [b"%d" % number for number in range(10)]
-        assert times[0] == 0
-        assert {round(time, 6) for time in times[1:]} == {0.1, 0.2}
-        client.close()
-        await asyncio.gather(left.ended(), right.ended())
-        assert asyncio.get_running_loop().time() < 1, "the close handshake does not wait for its deadline"
-
-    virtual_clock.run(scenario())
-
-
-def test_our_own_close_does_not_wait_for_the_read_interval() -> None:
-    async def scenario() -> None:
-        left, right = Recorder(), Recorder()
-        server_options = LegOptions(ping_interval=None, read_interval=4.0)
-        client, server = memory_pair(left, right, options=LegOptions(ping_interval=None), server_options=server_options)
-        client.send_text(b"x")
-        await right.until(lambda seen: bool(seen.texts))
-        server.close()
-        await asyncio.gather(left.ended(), right.ended())
-        assert asyncio.get_running_loop().time() < 1
 
     virtual_clock.run(scenario())

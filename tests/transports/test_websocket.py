@@ -557,3 +557,28 @@ async def test_the_memory_that_was_given_is_let_go_at_the_end() -> None:
         # Memory that is still looked at cannot be resized.
         del buffer
         memory.append(0)
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_messages_that_are_sent_together_arrive_one_by_one(side: Side) -> None:
+    recorder = Recorder()
+    async with raw_peer(recorder, side=side) as (leg, peer):
+        sent = [b"", "grüß dich".encode(), b"x" * 300, b"y" * 70_000]
+        leg.send_texts(sent)
+        frames = await peer.read_frames(lambda seen: len(seen) == len(sent))
+        assert [bytes(frame.data) for frame in frames] == sent
+        assert all(frame.opcode is Opcode.TEXT and frame.fin for frame in frames)
+        assert leg.statistics().messages_out == len(sent)
+        leg.abort(EndReason("test_over"))
+        leg.send_texts(sent)
+        assert leg.statistics().messages_out == len(sent)
+
+
+async def test_messages_that_find_no_room_together_end_the_leg() -> None:
+    recorder = Recorder()
+    options = LegOptions(queue_limit=100, write_high=0, ping_interval=None)
+    async with raw_peer(recorder, options=options, send_buffer=4096) as (leg, _):
+        while leg.statistics().queued_bytes == 0:
+            leg.send_texts([b"x" * 50_000])
+        leg.send_texts([b"y" * 60, b"z" * 60])
+        assert (await recorder.ended()).code == "leg_overflow"

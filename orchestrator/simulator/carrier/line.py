@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.simulator.carrier.playout import BYTES_PER_MS, FRAME_BYTES, MarkEcho, Playout
+from orchestrator.simulator.dtmf import are_keys
 
 __all__ = ["CallIdentity", "CarrierLine", "Violation"]
 
@@ -24,7 +25,6 @@ _MALFORMED, _UNDECODABLE, _TOO_MUCH_AUDIO = 31951, 31950, 31931
 # Enough to see what is wrong; a service that breaks the protocol with every frame must not fill the memory.
 _VIOLATIONS_KEPT = 50
 _ECHOES_KEPT = 1000
-DTMF_DIGITS = frozenset("0123456789*#ABCD")
 
 
 class CallIdentity(msgspec.Struct, frozen=True):
@@ -119,7 +119,7 @@ class CarrierLine:
 
     def digit(self, digit: str) -> bytes:
         """Make `dtmf` for one pressed key."""
-        if digit not in DTMF_DIGITS:
+        if len(digit) != 1 or not are_keys(digit):
             raise ValueError(f"{digit!r} is no key of a telephone")
         dtmf = {"track": "inbound_track", "digit": digit}
         return self._message("dtmf", dtmf=dtmf)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from orchestrator.simulator.endpoint.fault_effects import Refusing, Visitor, Waiting
 from orchestrator.simulator.endpoint.fault_leg import FaultTarget, FaultyLeg
 from orchestrator.simulator.endpoint.fault_plan import FaultPlan
-from orchestrator.transports import OpenListener
+from orchestrator.transports import OpenListener, RunListener
 from orchestrator.transports.websocket import WebSocketLeg
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ class _Between:
 
     def on_open(self, leg: Leg) -> None:
         self._session.on_open(self._desk.attach(self._visitor, leg, self._session))
+
+
+class _BetweenRuns(_Between):
+    """The same for a session that takes many messages at once."""
+
+    def __init__(self, desk: FaultDesk, visitor: Visitor, session: FaultySession, taker: RunListener) -> None:
+        super().__init__(desk, visitor, session)
+        self.on_texts = taker.on_texts
 
 
 class FaultDesk:
@@ -89,6 +97,8 @@ class FaultDesk:
 
     def between(self, visitor: Visitor, session: FaultySession) -> LegListener:
         """The listener for a leg, so that the session gets one that misbehaves instead."""
+        if isinstance(session, RunListener):
+            return _BetweenRuns(self, visitor, session, session)
         return _Between(self, visitor, session)
 
     def attach(self, visitor: Visitor, leg: Leg, target: FaultTarget) -> FaultyLeg:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import re
+import string
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -15,6 +17,8 @@ from orchestrator.errors import EndReason
 from orchestrator.simulator.endpoint.fault_effects import Cut, End, FailResponse, Hold, Release, Report, Shut
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchestrator.simulator.endpoint.fault_effects import Effect, Inside
     from orchestrator.simulator.endpoint.fault_session import SessionFaults
     from orchestrator.transports import LegState, LegStatistics
@@ -24,6 +28,10 @@ __all__ = ["FaultTarget", "FaultyLeg"]
 
 # As much as a leg itself may hold.
 MOST_LATE_BYTES = 64 * 1024 * 1024
+
+
+_EVENT_ID = re.compile(rb'"event_id":"event_[0-9A-Za-z]*([0-9A-Za-z])"')
+_LETTERS = (string.digits + string.ascii_letters).encode()
 
 
 class FaultTarget(Protocol):
@@ -72,6 +80,14 @@ class FaultyLeg:
             self._leg.send_text(data)
             return
         self._send(data)
+
+    def send_texts(self, messages: Sequence[bytes]) -> None:
+        """Send events that are there at once; in one go only while no fault concerns the session."""
+        if self._faults.idle and not self._late:
+            self._leg.send_texts(messages)
+            return
+        for data in messages:
+            self.send_text(data)
 
     def send_audio(self, data: bytes) -> None:
         """As `send_text`: the endpoint drops nothing."""
@@ -150,7 +166,9 @@ class FaultyLeg:
             due = self._last_transcript = max(self._last_transcript, due + lag)
         else:
             due = self._last = max(self._last, due)
-        for _ in range(self._faults.copies(data, now)):
+        for copy in range(self._faults.copies(data, now)):
+            if copy:
+                data = another_event(data)
             if due <= now and not self._late:
                 self._pass_on(data)
             else:
@@ -189,3 +207,13 @@ class FaultyLeg:
         sending = any(hold.sending for hold in self._holds.values())
         receiving = any(hold.receiving for hold in self._holds.values())
         self._leg.stall(sending=sending, receiving=receiving)
+
+
+def another_event(data: bytes) -> bytes:
+    """The same event once more, under an id of its own: another with each call, as far as sixty go."""
+    found = _EVENT_ID.search(data)
+    if found is None:
+        return data
+    at = found.start(1)
+    letter = _LETTERS[(_LETTERS.index(data[at]) + 1) % len(_LETTERS)]
+    return data[:at] + bytes([letter]) + data[at + 1 :]

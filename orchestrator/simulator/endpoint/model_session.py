@@ -90,6 +90,9 @@ class Outlet(Protocol):
     def emit(self, event: ServerEvent) -> None:
         """Take the next event."""
 
+    def flush(self) -> None:
+        """Let go of events that were taken, if some are held back: for now there are no more."""
+
     def finish(self, code: int, reason: str) -> None:
         """The session is over: close whatever is open with this code. Nothing is emitted after it."""
 
@@ -112,6 +115,10 @@ class MachineRunner:
             # An event that was emitted has led back here, as one does with which a fault happens.
             self._doing += outputs
             return
+        if not outputs:
+            # So it is for nearly all audio: nothing happens, and at most the clock of the session has moved.
+            self.set_timer()
+            return
         if not self._outlet.live:
             return
         self._doing = outputs
@@ -124,7 +131,7 @@ class MachineRunner:
     def _do(self, outputs: list[Output]) -> None:
         outlet = self._outlet
         # What follows from an output comes after the others, so the list grows while it is read.
-        for output in outputs:
+        for done, output in enumerate(outputs, 1):
             if not isinstance(output, WORK):
                 outlet.emit(output)
             elif isinstance(output, Render):
@@ -137,6 +144,8 @@ class MachineRunner:
                 self._recognize(output.request)
             else:
                 outlet.finish(output.code, output.reason)
+            if done == len(outputs):
+                outlet.flush()
 
     def ask(self, question: Callable[[float], list[Output]]) -> None:
         """Ask the machine from outside its outlet's own callbacks. Should it fail, the session ends with 1011."""
@@ -236,6 +245,9 @@ class ModelSession:
             self._on_frame(data)
         if self._leg is not None:
             self._leg.send_text(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
     def finish(self, code: int, reason: str) -> None:
         """Close the leg."""

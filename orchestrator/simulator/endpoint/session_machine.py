@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from orchestrator.errors import WireError
+from orchestrator.simulator.dtmf import KEYS, are_keys
 from orchestrator.simulator.endpoint import refusals
 from orchestrator.simulator.endpoint.call_audio import CallAudio
 from orchestrator.simulator.endpoint.conversation import ROOT, Conversation
@@ -76,7 +77,6 @@ __all__ = ["Close", "ModelOptions", "Output", "RecognitionRequest", "Recognize",
 
 LONGEST_APPEND = 15 * 1024 * 1024
 EXPIRED = 1001
-KEYS = "0123456789*#ABCD"
 APPEND_HEAD = b'{"type":"input_audio_buffer.append"'
 
 
@@ -199,11 +199,15 @@ class SessionMachine:
 
     def hear(self, audio: bytes, now: float) -> list[Output]:
         """Audio of the caller, in the session's input format and without base64: what an append does for a socket."""
-        return self._do(now, lambda: self._turns.append(audio))
+        timeline = self._state.timeline
+        timeline.run_until(now)
+        if not timeline.closed:
+            self._turns.append(audio)
+        return timeline.taken()
 
     def dtmf(self, key: str, now: float) -> list[Output]:
         """The caller pressed a key of the phone. Raises WireError for one that is none of 0-9, *, # and A-D."""
-        if len(key) != 1 or key not in KEYS:
+        if len(key) != 1 or not are_keys(key):
             raise WireError("invalid_value", f"Invalid value: {key[:8]!r}. A key of a phone is one of {KEYS}.", "event")
         received_at = int(self._unix_time + now - self._started)
         event = InputAudioBufferDtmfEventReceived(event=key, received_at=received_at)

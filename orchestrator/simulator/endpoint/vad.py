@@ -63,7 +63,7 @@ class SpeechJudge(Protocol):
     onset_frames: int
     """So many frames of speech make a start; a click is shorter."""
 
-    def measure(self, frames: bytes | memoryview) -> Sequence[float]:
+    def measure(self, frames: bytes) -> Sequence[float]:
         """One value for each of the whole frames that come next."""
 
     def is_speech(self, value: float, *, threshold: float, speaking: bool) -> bool:
@@ -116,14 +116,18 @@ class VoiceDetector:
         if self._carry:
             data = self._carry + data
         whole = len(data) // self._frame_size * self._frame_size
-        self._carry = data[whole:]
         edges: list[Edge] = []
         if whole == 0:
+            self._carry = data
             return edges
-        threshold = self._settings.threshold
-        for value in self._judge.measure(memoryview(data)[:whole] if self._carry else data):
+        self._carry = data[whole:]
+        judge, threshold = self._judge, self._settings.threshold
+        for value in judge.measure(data[:whole]):
             self._position += self._frame_ms
-            sound = self._judge.is_speech(value, threshold=threshold, speaking=self.speaking)
+            sound = judge.is_speech(value, threshold=threshold, speaking=self.speaking)
+            if not (sound or self.speaking or self._run):
+                # Nobody speaks, and nobody is about to: most of all frames.
+                continue
             edge = self._while_speaking(sound=sound) if self.speaking else self._while_quiet(sound=sound)
             if edge is not None:
                 edges.append(edge)

@@ -42,21 +42,32 @@ class EnergyJudge:
     def __init__(self, encoding: Encoding) -> None:
         self._table = amplitude_table(encoding)
         self._samples = self.frame_ms * encoding.rate // 1000
+        self._size = self._samples * encoding.width
         self._full_scale = FULL_SCALE**2 * self._samples
         self._floor = FIRST_GUESS
+        self._last = b""
+        self._last_levels: Sequence[float] = ()
 
-    def measure(self, frames: bytes | memoryview) -> Sequence[float]:
-        """The energy of each frame."""
+    def measure(self, frames: bytes) -> Sequence[float]:
+        """The level of each frame, in dB below full scale."""
+        # The silence of a client that sends no noise: the same bytes again and again.
+        if frames == self._last:
+            return self._last_levels
         samples = amplitudes(frames, self._table)
+        if len(frames) != self._size:
+            return [self._level(energy) for energy in _energies(samples.reshape(-1, self._samples))]
         # Most appends are one frame, and a dot product costs a quarter of a sum over an axis.
-        return [float(samples.dot(samples))] if len(samples) == self._samples else _energies(samples.reshape(-1, self._samples))
+        self._last, self._last_levels = frames, (self._level(float(samples.dot(samples))),)
+        return self._last_levels
 
     def is_speech(self, value: float, *, threshold: float, speaking: bool) -> bool:
-        """Whether a frame of this energy stands out from what was before it."""
-        level = 10.0 * math.log10(value / self._full_scale) if value > 0 else SILENCE
+        """Whether a frame of this level stands out from what was before it."""
         limit = max(self._floor + 4.0 + 16.0 * threshold, -55.0 + 20.0 * threshold)
-        self._follow(level, speaking=speaking)
-        return level > (limit - HYSTERESIS if speaking else limit)
+        self._follow(value, speaking=speaking)
+        return value > (limit - HYSTERESIS if speaking else limit)
+
+    def _level(self, energy: float) -> float:
+        return 10.0 * math.log10(energy / self._full_scale) if energy > 0 else SILENCE
 
     def _follow(self, level: float, *, speaking: bool) -> None:
         if level < self._floor:

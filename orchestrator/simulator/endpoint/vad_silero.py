@@ -44,9 +44,9 @@ class SileroJudge:
         self._size = self.frame_ms * RATE // 1000
         self._silent = SILENT_FRAMES  # a stream begins after silence
 
-    def measure(self, frames: bytes | memoryview) -> Sequence[float]:
+    def measure(self, frames: bytes) -> Sequence[float]:
         """The probability of a voice in each frame. A frame is a whole number of resampled groups, so nothing waits inside."""
-        samples = self._resampler.process(decode(bytes(frames), self._encoding))
+        samples = self._resampler.process(decode(frames, self._encoding))
         return [self._probability(frame) for frame in samples.reshape(-1, self._size)]
 
     def is_speech(self, value: float, *, threshold: float, speaking: bool) -> bool:

@@ -200,6 +200,9 @@ class LiveCall:
                 self._line = _input_encoding(self._runner.machine)
         self._send(event, self._legs)
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def finish(self, code: int, reason: str) -> None:
         """The session is over, and the call with it."""
         self._close(code, reason)

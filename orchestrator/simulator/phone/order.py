@@ -6,9 +6,10 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["KEYS", "PhoneOrder", "SipHeader", "Step"]
+from orchestrator.simulator.dtmf import are_keys
 
-KEYS = frozenset("0123456789*#ABCD")
+__all__ = ["PhoneOrder", "SipHeader", "Step"]
+
 MOST_STEPS, MOST_HEADERS, MOST_DELIVERIES = 200, 64, 10
 _PROJECT = "sip:proj_simulator@sip.api.openai.com;transport=tls"
 _CALLER = "sip:+15550100@carrier.invalid"
@@ -37,7 +38,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a step has one of `text`, `dtmf` and `hang_up`")
         if self.after_seconds is not None and self.wait_for is not None:
             raise ValueError("a step has either `after_seconds` or `wait_for`")
-        if self.dtmf is not None and not KEYS.issuperset(self.dtmf):
+        if self.dtmf is not None and not are_keys(self.dtmf):
             raise ValueError("the keys of a phone are 0-9, *, # and A-D")
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from orchestrator.errors import Refused
 from orchestrator.http_server.answers import Refusal, Response
+from orchestrator.simulator.dtmf import KEYS_PATTERN
 from orchestrator.simulator.phone.call import CallState
 from orchestrator.simulator.phone.order import PhoneOrder, Step
 from orchestrator.simulator.phone.report import report, summary
@@ -28,7 +29,7 @@ PATH = "/simulator/calls"
 
 
 class _Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    dtmf: Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern=r"^[0-9*#A-D]+\Z")]
+    dtmf: Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern=KEYS_PATTERN)]
 
 
 def phone_routes(exchange: PhoneExchange) -> list[Route]:

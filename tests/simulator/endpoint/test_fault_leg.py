@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -236,6 +237,20 @@ def test_a_fault_waits_for_the_event_that_is_late() -> None:
     stage = play(scene, Delay(seconds=2.0), Drop(at="nth_response"))
     assert stage.client.heard == [(2.0, RESPONSE)]
     assert stage.pair.client.close_code == 1006
+
+
+def test_a_transcription_that_comes_again_is_another_event() -> None:
+    event = b'{"type":"conversation.item.input_audio_transcription.completed","event_id":"event_En74Bz","transcript":"Yes."}'
+
+    async def scene(stage: Stage) -> None:
+        stage.session.send(event)
+        await asyncio.sleep(1)
+
+    frames = play(scene, TranscriptionFault(copies=16)).client.frames
+    assert frames[0] == event
+    decoded = [json.loads(frame) for frame in frames]
+    assert len({frame.pop("event_id") for frame in decoded}) == 16
+    assert all(frame == decoded[0] for frame in decoded)
 
 
 def test_a_transcription_is_overtaken_and_comes_twice() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.simulator.audio import Encoding, decode, encode, resample
-from orchestrator.simulator.endpoint.vad import Edge, EdgeKind, VadSettings, VoiceDetector
+from orchestrator.simulator.endpoint.vad import Edge, EdgeKind, VadKind, VadSettings, VoiceDetector
 from orchestrator.simulator.speech import Speaker, SpeechRequest
 from tests.simulator.support import loud, quiet
 
@@ -93,6 +93,23 @@ def test_the_coarse_judge_finds_the_same_turns_less_exactly(speaker: Speaker, te
     fine, coarse = (VoiceDetector(VadSettings(), Encoding.MULAW, kind=kind).append(audio) for kind in ("energy", "coarse"))
     assert [edge.kind for edge in coarse] == [edge.kind for edge in fine] == [STARTED, STOPPED]
     assert all(abs(one.sound_ms - other.sound_ms) <= 200 for one, other in zip(coarse, fine, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["energy", "coarse"])
+@given(st.lists(st.sampled_from(["quiet", "loud", "low", "noise"]), max_size=40), st.lists(st.integers(1, 2500), max_size=30))
+def test_silence_that_repeats_byte_for_byte_is_judged_as_it_was(kind: VadKind, course: list[str], sizes: list[int]) -> None:
+    mulaw = Encoding.MULAW
+    sounds = {"quiet": quiet(100, mulaw), "loud": loud(100, mulaw), "low": b"\x7e" * 800, "noise": noise(100, -50, mulaw)}
+    audio = b"".join(sounds[name] for name in course)
+    whole = VoiceDetector(VadSettings(), mulaw, kind=kind)
+    found = whole.append(audio)
+    pieces = VoiceDetector(VadSettings(), mulaw, kind=kind)
+    piecewise, at = [], 0
+    for size in (*sizes, len(audio)):
+        piecewise += pieces.append(audio[at : at + size])
+        at += size
+    assert piecewise == found
+    assert pieces.position_ms == whole.position_ms
 
 
 def test_position_starts_where_it_is_told_to() -> None:
