@@ -12,6 +12,7 @@ The tree is split by fault, since the reader of an error first asks whose it is:
     ├── ModelFault           the model endpoint failed
     │   ├── CallControlError a request about a SIP call failed
     │   ├── LegConnectError  no connection, or no upgrade
+    │   ├── ModelLostError   the connection was lost and cannot be made anew
     │   ├── SettingsRefusedError the endpoint refused the session's settings
     │   ├── ModelBehaviorError  the model asked for something that makes no sense
     │   └── ResponseTimeoutError  an asked-for response did not start in time
@@ -21,7 +22,9 @@ The tree is split by fault, since the reader of an error first asks whose it is:
     │   └── ToolLostError    the actor that ran it died; the outcome is unknown
     ├── InfrastructureFault  a socket, an actor or a node failed
     │   ├── LegClosedError   the leg ended
+    │   ├── PageError        a session page cannot be used
     │   ├── JournalFormatError  an entry cannot be read
+    │   ├── JournalContentError  the store will never take an entry
     │   └── JournalUnavailableError  the store does not answer, and the spool is full
     └── InternalFault        we broke our own rules: a bug of ours
         └── IllegalTransitionError
@@ -43,13 +46,16 @@ __all__ = [
     "IllegalTransitionError",
     "InfrastructureFault",
     "InternalFault",
+    "JournalContentError",
     "JournalFormatError",
     "JournalUnavailableError",
     "LegClosedError",
     "LegConnectError",
     "ModelBehaviorError",
     "ModelFault",
+    "ModelLostError",
     "OrchestratorError",
+    "PageError",
     "Refused",
     "ResponseTimeoutError",
     "SettingsError",
@@ -162,15 +168,28 @@ class LegConnectError(ModelFault):
     """A connection could not be opened or upgraded.
 
     `status` is the HTTP status of the refusal, or None when no answer came; `body` the beginning of what the refusal said,
-    for a log that may hold what the endpoint writes.
+    for a log that may hold what the endpoint writes. `retry_after` is the seconds after which it wants to be asked again, None
+    where it did not say.
     """
 
     code = "connect_failed"
 
-    def __init__(self, message: str, status: int | None = None, body: str = "") -> None:
+    def __init__(self, message: str, status: int | None = None, body: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.body = body
+        self.retry_after = retry_after
+
+
+class ModelLostError(ModelFault):
+    """The connection to the model was lost, or could not be had, and no endpoint is left to try; `reason` says why."""
+
+    code = "model_lost"
+    retryable = False
+
+    def __init__(self, reason: EndReason) -> None:
+        super().__init__(f"{reason.text}: {reason.cause}")
+        self.reason = reason
 
 
 class CallControlError(ModelFault):
@@ -255,10 +274,24 @@ class LegClosedError(InfrastructureFault):
         self.reason = reason
 
 
+class PageError(InfrastructureFault):
+    """A session page cannot be made or used: damaged, of another version, of another connection, or on a kernel without it."""
+
+    code = "session_page"
+    retryable = False
+
+
 class JournalFormatError(InfrastructureFault):
     """An entry of the journal cannot be read: damaged, or written by newer code."""
 
     code = "journal_format"
+    retryable = False
+
+
+class JournalContentError(InfrastructureFault):
+    """The journal's store answers, and refuses a batch for what is in it: it would refuse it for ever."""
+
+    code = "journal_content"
     retryable = False
 
 

@@ -17,6 +17,7 @@ from orchestrator.transports.memory import MemoryPair, memory_pair
 from orchestrator.transports.opening import accept, connect, resume
 from orchestrator.transports.receive_buffer import ReceiveBuffer, anonymous_buffer, capacity_for
 from orchestrator.transports.server_leg import Accept, Refuse, Route
+from orchestrator.transports.session_page import SessionPage
 from orchestrator.transports.shared_reader import SharedReader
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Refuse",
     "Route",
     "RunListener",
+    "SessionPage",
     "SharedReader",
     "accept",
     "anonymous_buffer",

@@ -105,15 +105,21 @@ class ClientLeg(WebSocketLeg):
             return
         if isinstance(exc, InvalidStatus):
             answers = [event for event in self._client.events_received() if isinstance(event, Response)]
-            self._refuse("the endpoint refused the upgrade", bytes(answers[0].body) if answers else b"")
+            after = _seconds(answers[0].headers.get("Retry-After", "")) if answers else None
+            self._refuse("the endpoint refused the upgrade", bytes(answers[0].body) if answers else b"", after)
         else:
             self._refuse(f"the endpoint's answer is no WebSocket upgrade: {exc}")
 
-    def _refuse(self, text: str, body: bytes = b"") -> None:
+    def _refuse(self, text: str, body: bytes = b"", retry_after: float | None = None) -> None:
         status = f" (HTTP {self.status})" if self.status else ""
         excerpt = body[:_BODY_EXCERPT].decode(errors="replace")
-        self._fail_upgrade(LegConnectError(text + status, self.status or None, excerpt))
+        self._fail_upgrade(LegConnectError(text + status, self.status or None, excerpt, retry_after=retry_after))
         self.abort(EndReason("upgrade_failed", text))
+
+
+def _seconds(field: str) -> float | None:
+    """Read `Retry-After` where it is a number of seconds; the other form, a date, needs a clock that agrees with theirs."""
+    return float(field) if field.isascii() and field.isdigit() and len(field) < 7 else None
 
 
 def _status_of(head: bytes) -> int:

@@ -23,6 +23,8 @@ from orchestrator.transports.base import DEFAULT_OPTIONS, LegListener, LegOption
 from orchestrator.transports.client_leg import ClientLeg
 from orchestrator.transports.receive_buffer import ReceiveBuffer
 from orchestrator.transports.server_leg import Accept, ServerLeg
+from orchestrator.transports.session_page import SessionPage
+from orchestrator.transports.surviving_leg import SurvivingLeg
 from orchestrator.transports.websocket import WebSocketLeg
 
 __all__ = ["accept", "connect", "resume"]
@@ -93,11 +95,18 @@ async def accept(
     subprotocol: str | None = None,
     response_headers: Sequence[tuple[str, str]] = (),
     buffer: ReceiveBuffer | None = None,
+    page: SessionPage | None = None,
 ) -> ServerLeg:
     """Answer the upgrade on an accepted socket, which the leg owns from now on, whatever happens.
 
     `head` is all that was read from the socket already: a part of the request head, all of it, or more. `subprotocol` is
     chosen only if the client offers it; `response_headers` are added to the 101.
+
+    With a `page` the leg survives its process: who takes socket and page over asks `page.opened`, and calls `resume` if it is
+    set. If it is not, no byte of an answer was ever written, and `accept` begins anew: what was received is in the page, so the
+    `head` counts only the first time. The page replaces `buffer`, and its `outbound_bytes` bound what may wait, as
+    `queue_limit` does. An upgrade that an earlier owner had refused ends with LegClosedError. Raises PageError if the page
+    belongs to another connection or the connection is not one that the kernel counts.
 
     Raises Refused after the client has been sent a plain HTTP error: 400 or what the protocol finds fit for a request
     that is no upgrade, 408 if its head is not complete in `open_timeout`, 431 if it has more than 16 KiB. Raises
@@ -105,9 +114,14 @@ async def accept(
     """
     loop = asyncio.get_running_loop()
     decision = Accept(listener, subprotocol, tuple(response_headers))
+    leg: ServerLeg
     try:
-        leg = ServerLeg(lambda _: decision, options=options, loop=loop, sock=sock, buffer=buffer)
-        leg.read_ahead(head)
+        if page is None:
+            leg = ServerLeg(lambda _: decision, options=options, loop=loop, sock=sock, buffer=buffer)
+            leg.read_ahead(head)
+        else:
+            _check_page(page, buffer, opened=False)
+            leg = SurvivingLeg(page, decision, options=options, loop=loop, sock=sock, head=head)
     except BaseException:
         sock.close()
         raise
@@ -122,18 +136,27 @@ async def resume(
     side: Literal["client", "server"],
     options: LegOptions = DEFAULT_OPTIONS,
     buffer: ReceiveBuffer | None = None,
+    page: SessionPage | None = None,
 ) -> WebSocketLeg:
     """Go on with a connection whose upgrade is done and which has no owner any more; the leg owns the socket from now on.
 
     `side` is our side of the connection. `buffer` holds what the earlier owner received and did not handle: bytes that
     start where a message starts. Without it, the next byte on the socket must be the first of a message.
 
-    Raises LegClosedError if the connection has ended. Cancelling closes the connection.
+    With a `page`, of a leg that was accepted with it and is `opened`, the earlier owner may have stopped anywhere: each message
+    that it did not finish is heard again, what it had committed to send is sent, and nothing else is lost or doubled. The
+    earlier owner must be gone: its process dead, or its leg detached. A leg that had begun to close goes on closing: the
+    listener gets it from `on_open` as such, and then hears `on_closed`.
+
+    Raises LegClosedError if the connection has ended, PageError as `accept` does. Cancelling closes the connection.
     """
     loop = asyncio.get_running_loop()
     leg: WebSocketLeg
     try:
-        if side == "client":
+        if page is not None:
+            _check_page(page, buffer, opened=True, side=side)
+            leg = SurvivingLeg(page, Accept(listener), options=options, loop=loop, sock=sock)
+        elif side == "client":
             leg = ClientLeg(listener, options=options, loop=loop, sock=sock, buffer=buffer, resumed=True)
         else:
             decision = Accept(listener)
@@ -145,6 +168,15 @@ async def resume(
         raise
     await _adopt(loop, leg, sock)
     return leg
+
+
+def _check_page(page: SessionPage, buffer: ReceiveBuffer | None, *, opened: bool, side: str = "server") -> None:
+    if side == "client":
+        raise UserError("a page holds the leg of a caller, where our side is the server")
+    if buffer is not None:
+        raise UserError("a page has its own receive buffer; give one or the other")
+    if page.opened is not opened:
+        raise UserError(f"the leg of this page is {'not ' * opened}open; use {'accept' if opened else 'resume'}")
 
 
 def _checked(url: str, headers: Mapping[str, str]) -> WebSocketURI:

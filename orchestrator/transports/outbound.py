@@ -23,15 +23,16 @@ class Kind(enum.Enum):
 
 
 class OutboundQueue:
-    """Encoded frames in the order in which they were pushed, `limit` bytes at most.
+    """Encoded frames in the order in which they were pushed, `limit` bytes at most, each counted `overhead` bytes longer.
 
     Audio gives way, oldest first, to anything that is pushed later; nothing else ever does.
     """
 
-    __slots__ = ("_audio", "_kept", "_limit", "_number", "dropped", "size")
+    __slots__ = ("_audio", "_kept", "_limit", "_number", "_overhead", "dropped", "size")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, overhead: int = 0) -> None:
         self._limit = limit
+        self._overhead = overhead
         # Two queues with a common numbering: the oldest audio is found at once, and the order is kept.
         self._kept: deque[tuple[int, bytes, Kind]] = deque()
         self._audio: deque[tuple[int, bytes]] = deque()
@@ -44,7 +45,8 @@ class OutboundQueue:
 
     def push(self, frame: bytes, kind: Kind) -> bool:
         """Add a frame. Returns False, adding nothing, if a frame that must be kept finds no room."""
-        excess = self.size + len(frame) - self._limit
+        size = len(frame) + self._overhead
+        excess = self.size + size - self._limit
         while excess > 0 and self._audio:
             excess -= self._drop_oldest_audio()
         if excess > 0:
@@ -53,7 +55,7 @@ class OutboundQueue:
             self.dropped += 1
             return True
         self._number += 1
-        self.size += len(frame)
+        self.size += size
         if kind is Kind.AUDIO:
             self._audio.append((self._number, frame))
         else:
@@ -66,7 +68,7 @@ class OutboundQueue:
             frame, kind = self._audio.popleft()[1], Kind.AUDIO
         else:
             _, frame, kind = self._kept.popleft()
-        self.size -= len(frame)
+        self.size -= len(frame) + self._overhead
         return frame, kind
 
     def clear_audio(self) -> int:
@@ -84,9 +86,10 @@ class OutboundQueue:
 
     def _drop_oldest_audio(self) -> int:
         _, frame = self._audio.popleft()
-        self.size -= len(frame)
+        size = len(frame) + self._overhead
+        self.size -= size
         self.dropped += 1
-        return len(frame)
+        return size
 
 
 class FrameWriter:
@@ -119,6 +122,11 @@ class FrameWriter:
         """Bytes accepted but not yet taken by the kernel."""
         held = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return self._queue.size + held
+
+    @property
+    def settled(self) -> bool:
+        """Whether another owner of the connection would miss nothing of what was written here."""
+        return not self.queued_bytes
 
     @property
     def encrypted(self) -> bool:

@@ -12,22 +12,22 @@ from typing import Final
 from orchestrator.errors import UserError
 from orchestrator.transports.frame_scanner import MAX_FRAGMENTS, MAX_HEADER
 
-__all__ = ["READ_SIZE", "ReceiveBuffer", "anonymous_buffer", "capacity_for"]
+__all__ = ["KEEP", "MIN_ROOM", "READ_SIZE", "ReceiveBuffer", "anonymous_buffer", "capacity_for"]
 
 # The most that one read may bring, so that one busy peer holds the loop no longer than that takes.
 READ_SIZE: Final = 64 * 1024
 
 # Below this much room at the end, unread bytes are moved to the front. Also what is always left for a control frame that
 # arrives between the fragments of a message of the greatest size.
-_MIN_ROOM: Final = 4096
+MIN_ROOM: Final = 4096
 
-# An anonymous buffer that has held more than this gives its pages back once it is empty.
-_KEEP: Final = 256 * 1024
+# A buffer that has held more than this gives its pages back once it is empty.
+KEEP: Final = 256 * 1024
 
 
 def capacity_for(max_message: int) -> int:
     """Return the bytes of memory that a leg needs for messages of up to `max_message` bytes in any legal fragmentation."""
-    return max_message + MAX_FRAGMENTS * MAX_HEADER + 2 * _MIN_ROOM
+    return max_message + MAX_FRAGMENTS * MAX_HEADER + 2 * MIN_ROOM
 
 
 class ReceiveBuffer:
@@ -57,7 +57,7 @@ class ReceiveBuffer:
 
     def room(self) -> memoryview:
         """Return memory to receive into, never empty as long as the scanner is obeyed; then call `received`."""
-        if self.capacity - self.end < _MIN_ROOM and self.start:
+        if self.capacity - self.end < MIN_ROOM and self.start:
             # Each byte moves at most once per message: afterwards the unfinished message starts at the front.
             unread = self.end - self.start
             self.view[:unread] = self.view[self.start : self.end]
@@ -101,7 +101,7 @@ class ReceiveBuffer:
     def clear(self) -> None:
         """Drop all unread bytes."""
         self.start = self.end = 0
-        if self._high > _KEEP and self._mapping is not None:
+        if self._high > KEEP and self._mapping is not None:
             # One large message must not keep its pages resident for the rest of a long call.
             self._mapping.madvise(mmap.MADV_DONTNEED)
             self._high = 0

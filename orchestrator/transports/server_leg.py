@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 
 from orchestrator.errors import EndReason, Refused
 from orchestrator.transports.base import LegListener, LegOptions
-from orchestrator.transports.outbound import Kind
+from orchestrator.transports.outbound import FrameWriter, Kind
 from orchestrator.transports.receive_buffer import ReceiveBuffer
 from orchestrator.transports.websocket import PROTOCOL_LOGGER, WebSocketLeg
 
@@ -71,6 +71,7 @@ class ServerLeg(WebSocketLeg):
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket | None,
         buffer: ReceiveBuffer | None = None,
+        writer: FrameWriter | None = None,
         resumed: bool = False,
         listener: LegListener | None = None,
     ) -> None:
@@ -81,7 +82,9 @@ class ServerLeg(WebSocketLeg):
             max_size=options.max_message,
             logger=PROTOCOL_LOGGER,
         )
-        super().__init__(self._server, listener or _Nobody(), options=options, loop=loop, sock=sock, buffer=buffer)
+        super().__init__(
+            self._server, listener or _Nobody(), options=options, loop=loop, sock=sock, buffer=buffer, writer=writer
+        )
         self._route = route
         self._wanted_subprotocol: str | None = None
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -86,6 +87,7 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket | None,
         buffer: ReceiveBuffer | None,
+        writer: FrameWriter | None = None,
     ) -> None:
         if buffer is not None and buffer.capacity < capacity_for(options.max_message):
             raise UserError(
@@ -105,7 +107,7 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         # None once nothing more is to be understood: what still arrives is thrown away.
         self._masked = protocol.side is Side.SERVER  # what the peer sends
         self._scanner: FrameScanner | None = FrameScanner(masked=self._masked, max_message=options.max_message)
-        self._writer = FrameWriter(options.queue_limit, sock)
+        self._writer = FrameWriter(options.queue_limit, sock) if writer is None else writer
         self._keepalive = Keepalive(
             loop,
             options.ping_interval,
@@ -220,6 +222,10 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
             self._keepalive.start()
         self._read_or_not()
 
+    def as_one(self) -> contextlib.AbstractContextManager[None]:
+        """Commit as one what the block sends, saves and pushes, if there is a session page; no `await` in the block."""
+        return contextlib.nullcontext()
+
     def detach(self) -> ReceiveBuffer:
         """Let go of an open connection without ending it, so that `resume` can go on with it here or elsewhere.
 
@@ -227,7 +233,7 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
         leg closes its own. The listener hears `on_closed` with the code `detached`. Raises UserError if the leg is not
         open, or if something it sent is not yet with the kernel (`statistics().queued_bytes`).
         """
-        if self._state is not LegState.OPEN or self._writer.queued_bytes:
+        if self._state is not LegState.OPEN or not self._writer.settled:
             raise UserError("only an open leg with nothing left to write can be detached; wait until queued_bytes is 0")
         if self._writer.encrypted:
             raise UserError("a TLS connection lives in this process's memory and cannot be detached; reconnect instead")
@@ -504,6 +510,9 @@ class WebSocketLeg(asyncio.BufferedProtocol, abc.ABC):
             if self._writer.encrypted:
                 self._socket = None
             self._reader.add(self)
+        self._announce()
+
+    def _announce(self) -> None:
         if isinstance(self._listener, OpenListener):
             self._call(self._listener.on_open, self)
 
