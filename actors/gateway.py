@@ -40,7 +40,7 @@ class GatewayActor:
         self._log = bind(actor="gateway", pid=os.getpid())
         metrics = RegistryMetrics()
         ProcessCollector(registry=metrics.registry)
-        self._store, spool = open_journal(self._settings)
+        self._store, spool = open_journal(self._settings, node=node)
         self._journal = JournalDesk(lambda desk: JournalWriter(self._store, spool, desk), metrics)
         self._server = GatewayServer(self._settings, metrics, node=node, journal=self._journal)
         self._links = NodeLinkServer(link_path, self._server)

@@ -66,7 +66,9 @@ class SessionActor:
         self._tools.start()
         self._metrics = DeltaMetrics()
         writer = WriterName(ray.get_runtime_context().get_node_id(), name, os.getpid())
-        self._journals = Journals(str(writer), self._send_entries, self._end_call)
+        self._journals = Journals(
+            str(writer), self._send_entries, self._end_call, sent=self._entries_sent, metrics=self._metrics
+        )
         self._host = SessionHost(
             self._settings,
             agent,
@@ -167,6 +169,10 @@ class SessionActor:
         if self._link.connected:
             for data, more in parcels(entries):
                 self._link.send(JournalEntries(data, more))
+
+    def _entries_sent(self) -> bool:
+        # What the link still queues would die with this process.
+        return self._link.connected and not self._link.queued
 
     def _end_call(self, session_id: str, reason: EndReason) -> None:
         self._host.end(session_id, reason)

@@ -91,9 +91,10 @@ _COMMANDS = {
         _load_serve,
     ),
     "sessions": _Command(
-        "list the calls in the journal, or show one with all that was said",
+        "list the calls in the journal, show one with all that was said, or delete old ones",
         "Tell what the journal knows of calls: `list` names those that go on and who owns them, `show` rebuilds one with its "
-        "conversation and its open tool calls. Reads only, whether or not the service runs.",
+        "conversation, its open tool calls and those whose outcome nobody knows, `prune` deletes the journals of calls that "
+        "are over. Whether or not the service runs.",
         _load_sessions,
     ),
     "replay": _Command(

@@ -38,7 +38,8 @@ HandoffInputFilter: TypeAlias = Callable[[HandoffInputData], HandoffInputData | 
 class Handoff:
     """A way to another agent, which the model sees as a tool.
 
-    `on_invoke_handoff(context, arguments_json)` returns the agent. `agent` is that agent where it is known beforehand.
+    `on_invoke_handoff(context, arguments_json)` returns the agent. `agent` is that agent where it is known beforehand. One
+    that is `idempotent` calls nothing of the program, so after a crash it may be carried out again as it is.
     """
 
     tool_name: str
@@ -50,6 +51,7 @@ class Handoff:
     strict_json_schema: bool = True
     is_enabled: bool | Callable[..., bool | Awaitable[bool]] = True
     agent: Any = field(default=None, repr=False)
+    idempotent: bool = False
 
 
 def default_tool_name(agent_name: str) -> str:

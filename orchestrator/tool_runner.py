@@ -11,6 +11,7 @@ import importlib
 import os
 import time
 import typing
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -31,7 +32,9 @@ __all__ = [
     "apply_context",
     "collect_tools",
     "execute",
+    "idempotency_key",
     "pack_context",
+    "reachable_agents",
     "run_tool",
     "tool_output_text",
 ]
@@ -142,6 +145,7 @@ async def execute(tools: Tools, request: ToolRequest) -> ToolReply:
                 tool_call_id=request.call_id,
                 tool_arguments=request.arguments,
                 agent=request.agent,
+                idempotency_key=request.idempotency_key,
             )
         except (UserError, msgspec.ValidationError) as error:
             outcome = ToolOutcome(ok=False, value=None, text=f"The tool could not run: {error}", error_code="user_error")
@@ -182,22 +186,33 @@ def tool_output_text(output: Any) -> str:
         return str(output)
 
 
+def idempotency_key(session_id: str, call_id: str) -> str:
+    """Return what names one tool call to other systems: the same for every attempt at it, whoever makes it.
+
+    A session without an id has only the model's id of the call to go by.
+    """
+    return f"{session_id}:{call_id}" if session_id else call_id
+
+
+def reachable_agents(agent: Any) -> list[Any]:
+    """Return an agent and all that its handoffs lead to, however many steps away and in circles, the nearest first.
+
+    A handoff that only finds out its agent when it is carried out leads nowhere here.
+    """
+    found: dict[int, Any] = {}
+    waiting = deque([agent])
+    while waiting:
+        current = waiting.popleft()
+        if id(current) not in found:
+            found[id(current)] = current
+            targets = (getattr(entry, "agent", entry) for entry in current.handoffs)
+            waiting += [target for target in targets if hasattr(target, "tools")]
+    return list(found.values())
+
+
 def collect_tools(agent: Any) -> dict[tuple[str, str], FunctionTool]:
     """Return every function tool reachable from an agent over its handoffs, by (agent name, tool name)."""
-    found: dict[tuple[str, str], FunctionTool] = {}
-    seen: set[int] = set()
-    waiting = [agent]
-    while waiting:
-        current = waiting.pop()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        for tool in current.tools:
-            found[current.name, tool.name] = tool
-        waiting += [
-            target for target in (getattr(entry, "agent", entry) for entry in current.handoffs) if hasattr(target, "tools")
-        ]
-    return found
+    return {(current.name, tool.name): tool for current in reachable_agents(agent) for tool in current.tools}
 
 
 def pack_context(context: Any) -> tuple[Any, str | None]:

@@ -45,6 +45,9 @@ def test_the_overview_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> 
         ["sessions", "list", "--limit", "0"],
         ["sessions", "list", "--limit", "many"],
         ["sessions", "show"],
+        ["sessions", "prune"],
+        ["sessions", "prune", "--older-than", "30"],
+        ["sessions", "prune", "--older-than", "-1d"],
         ["replay"],
     ],
 )

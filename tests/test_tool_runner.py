@@ -8,7 +8,7 @@ import msgspec
 import pydantic
 import pytest
 
-from orchestrator import RunContextWrapper, function_tool
+from orchestrator import RunContextWrapper, ToolContext, function_tool
 from orchestrator.agent_ref import load_agent, load_run_config
 from orchestrator.errors import UserError
 from orchestrator.realtime import RealtimeAgent
@@ -18,6 +18,7 @@ from orchestrator.tool_runner import (
     ToolRequest,
     apply_context,
     collect_tools,
+    idempotency_key,
     pack_context,
     tool_output_text,
     unpack_context,
@@ -53,6 +54,19 @@ def request(agent: str, tool: str, arguments: str = "{}", context: Any = None) -
     return ToolRequest(
         call_id="call_1", session_id="s", agent=agent, tool=tool, arguments=arguments, context=value, context_type=kind
     )
+
+
+@function_tool
+def key_of(context: ToolContext[Any]) -> str:
+    return context.idempotency_key
+
+
+async def test_a_tool_knows_the_key_of_its_call_wherever_it_runs() -> None:
+    agent: RealtimeAgent[Any] = RealtimeAgent(name="Desk", tools=[key_of])
+    asked = msgspec.structs.replace(request("Desk", "key_of"), idempotency_key=idempotency_key("s", "call_1"))
+    reply = await InProcessToolRunner(collect_tools(agent)).run(asked)
+    assert reply.output == "s:call_1"
+    assert idempotency_key("", "call_1") == "call_1"
 
 
 def test_tools_are_collected_over_handoffs_that_form_a_circle() -> None:

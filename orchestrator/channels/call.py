@@ -49,7 +49,7 @@ _CLOSE_CODES = {
     "caller_overflow": 1008,
     "start_timeout": 1008,
 }
-_OUTCOMES = {None: "ok", "tool_timeout": "timeout", "tool_lost": "lost"}
+_OUTCOMES = {None: "ok", "tool_timeout": "timeout", "tool_lost": "lost", "outcome_unknown": "lost"}
 
 
 class CallReporter(Protocol):
@@ -285,6 +285,7 @@ class Call:
             tool_runner=self._parts.tool_runner,
             tool_timeout=settings.tool_timeout,
             observer=self,
+            ledger=self._parts.journal,
         )
         started = time.monotonic()
         self._model, self._session = model, session

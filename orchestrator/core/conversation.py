@@ -99,8 +99,10 @@ class Conversation:
         return self._items.get(item_id)
 
     def seed(self, items: Iterable[RealtimeItem]) -> None:
-        """Begin with the items of an earlier conversation; that the model confirms them changes nothing of them."""
+        """Begin with the items of an earlier conversation, in this order; that the model confirms them changes nothing."""
         for item in items:
+            # Its place is this one, whatever it once stood behind.
+            self._order[item.item_id] = None
             self._insert(item)
             self._seeded.add(item.item_id)
 

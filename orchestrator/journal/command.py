@@ -1,13 +1,15 @@
 """The bodies of `orchestrator sessions` and `orchestrator replay`: what the journal knows of calls.
 
-They read and never write: a service may be at work on the same store. What opens a database is imported when a command runs,
-so that reading the command line costs nothing.
+A service may be at work on the same store. All but `prune` read and never write. What opens a database is imported when a
+command runs, so that reading the command line costs nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,12 +29,13 @@ __all__ = ["add_replay_arguments", "add_sessions_arguments", "run_replay", "run_
 _MOST = 100_000
 # Without a terminal there is no edge to wrap at; a line per call is what other programs want.
 _WIDTH_OF_A_FILE = 200
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ELSEWHERE = "name another with --journal or ORCHESTRATOR_JOURNAL_URL"
 
 
 def add_sessions_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `list` and `show`."""
-    actions = parser.add_subparsers(dest="action", metavar="list | show", required=True)
+    """Declare `list`, `show` and `prune`."""
+    actions = parser.add_subparsers(dest="action", metavar="list | show | prune", required=True)
     listing = actions.add_parser("list", help="calls that go on, the latest first")
     listing.add_argument("--all", action="store_true", help="also calls that are over")
     listing.add_argument(
@@ -42,6 +45,15 @@ def add_sessions_arguments(parser: argparse.ArgumentParser) -> None:
     showing = actions.add_parser("show", help="one call: who owns it, what was said, which tool calls are open")
     showing.add_argument("session_id", metavar="ID", help="the call, as `sessions list` names it")
     _add_common(showing, "print the rebuilt state as one JSON object")
+    pruning = actions.add_parser("prune", help="delete the journals of calls that are over")
+    pruning.add_argument(
+        "--older-than",
+        type=_age,
+        required=True,
+        metavar="AGE",
+        help="of calls that ended so long ago or longer: 30d, 12h, 90m or 45s",
+    )
+    _add_common(pruning, "print how many as one JSON object")
 
 
 def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +63,16 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_sessions(options: argparse.Namespace) -> int:
-    """List calls or show one; returns 0.
+    """List calls, show one, or delete old ones; returns 0.
 
     Raises UserError for a call that is not known, SettingsError where there is no journal, JournalUnavailableError where its
     store does not answer, and JournalFormatError where the call cannot be read.
     """
-    with _open(options.journal) as (store, place):
+    with _open(options.journal, reads_only=options.action != "prune") as (store, place):
         if options.action == "list":
             _list(store, options)
+        elif options.action == "prune":
+            _prune(store, options)
         else:
             _show(store, place, options)
     return 0
@@ -112,6 +126,19 @@ def _show(store: JournalStore, place: str, options: argparse.Namespace) -> None:
         _print(render_call(state, history))
 
 
+def _prune(store: JournalStore, options: argparse.Namespace) -> None:
+    # One moment for all batches, or a journal that grows while it is pruned would keep this at work for ever.
+    before = time.time() - options.older_than
+    pruned = 0
+    # A transaction each, so that a service at work waits for no more than one of them.
+    while (done := store.prune(before)) > 0:
+        pruned += done
+    if options.json:
+        _print_json({"pruned": pruned})
+    else:
+        _tell(f"deleted the journals of {pruned} call{'' if pruned == 1 else 's'}")
+
+
 def _record(row: SessionRow) -> dict[str, Any]:
     writer = WriterName.parse(row.writer)
     return {
@@ -130,17 +157,21 @@ def _record(row: SessionRow) -> dict[str, Any]:
 
 
 @contextmanager
-def _open(url: str | None) -> Iterator[tuple[JournalStore, str]]:
-    """Open the journal at a URL, or else the service's own, for reading; yields it and where it is, in words."""
+def _open(url: str | None, *, reads_only: bool = True) -> Iterator[tuple[JournalStore, str]]:
+    """Open the journal at a URL, or else the service's own; yields it and where it is, in words."""
     from orchestrator.journal.opening import journal_url  # see the module
     from orchestrator.journal.stores.sql import open_store, store_place
 
     url = journal_url(from_environment()) if url is None else url
+    # Looked for by a reader in any case: whatever else may be there is left as it is.
     store = open_store(url, reads_only=True)
     place = store_place(url)
     try:
         if not store.exists():
             raise SettingsError(f"there is no journal at {place}: no call was written there yet; or {_ELSEWHERE}")
+        if not reads_only:
+            store.close()
+            store = open_store(url)
         yield store, place
     except JournalUnavailableError as error:
         raise JournalUnavailableError(f"{error.message}; it is looked for at {place}: start it, or {_ELSEWHERE}") from None
@@ -171,6 +202,14 @@ def _limit(text: str) -> int:
     if not 1 <= number <= _MOST:
         raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MOST}")
     return number
+
+
+def _age(text: str) -> float:
+    """Return seconds. A number alone is refused: of what, nobody would know afterwards."""
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError("must be a number and one of s, m, h, d: 30d")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def _print(renderable: RenderableType) -> None:

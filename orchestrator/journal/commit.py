@@ -51,7 +51,7 @@ class CommitState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Write this batch to the store; report by `written` or `failed`."""
+    """Write this batch to the store; report by `written`, `failed` or `refused`."""
 
     entries: Sequence[Entry]
 
@@ -141,12 +141,16 @@ class GroupCommit:
         self._waiting_bytes = 0
         # The batch that the store or the spool is busy with.
         self._under_way: Sequence[Entry] | None = () if spooled is None else None
+        # What is left of a batch that the store refused, in parts: one of them holds what it cannot take.
+        self._parts: deque[Sequence[Entry]] = deque()
         self._spooled = spooled or 0
         # Under a steady load something always waits, so spooling and catching up take turns.
         self._spooled_last = False
         # Writers (by session and name) that were refused, and those that have lost entries.
         self._fenced: set[tuple[str, str]] = set()
         self._torn: set[tuple[str, str]] = set()
+        # Writers whose snapshot was refused for what is in it: nothing of theirs can be mended.
+        self._hopeless: set[tuple[str, str]] = set()
         self._pause = self._limits.first_pause
         self.state = CommitState.STORE if spooled == 0 else CommitState.CATCHING_UP
         self.due: float | None = None
@@ -154,8 +158,9 @@ class GroupCommit:
     @property
     def waiting(self) -> int:
         """Entries that came and are in neither store nor spool."""
-        reading = self.state is CommitState.CATCHING_UP
-        return len(self._waiting) + (0 if self._under_way is None or reading else len(self._under_way))
+        if self.state is CommitState.CATCHING_UP:
+            return len(self._waiting)
+        return len(self._waiting) + sum(map(len, self._parts)) + len(self._under_way or ())
 
     @property
     def spooled(self) -> int:
@@ -181,6 +186,8 @@ class GroupCommit:
             writer = (entry.session_id, entry.writer)
             if writer in self._fenced:
                 commands.append(Refuse(*writer, Verdict.STALE))
+            elif writer in self._hopeless:
+                lost.append(entry)
             elif self._waiting_bytes > self._limits.waiting_bytes or (writer in self._torn and entry.kind != SNAPSHOT):
                 # A store that hangs holds up what comes behind it; that must not grow without end.
                 self._torn.add(writer)
@@ -220,12 +227,34 @@ class GroupCommit:
         """The store did not take the batch, or nobody knows whether it did: it is safe to write it again."""
         batch = self._done()
         if self.state is CommitState.STORE:
-            self._waiting.extendleft(reversed(batch))
-            self._waiting_bytes += _size(batch)
+            whole = [*batch, *(entry for part in self._parts for entry in part)]
+            self._waiting.extendleft(reversed(whole))
+            self._waiting_bytes += _size(whole)
+        # Those of the spool are still in it.
+        self._parts.clear()
         self.state = CommitState.SPOOLING
         self.due = now + self._pause
         self._pause = min(self._pause * 2, self._limits.longest_pause)
         return self._next(now)
+
+    def refused(self, now: float) -> list[CommitCommand]:
+        """The store will never take this batch, for something in it: find that by halves and give it up alone."""
+        batch = self._done()
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            self._parts.extendleft((batch[middle:], batch[:middle]))
+            return self._next(now)
+        commands: list[CommitCommand] = []
+        self._hopeless |= {(entry.session_id, entry.writer) for entry in batch if entry.kind == SNAPSHOT}
+        if self.state is CommitState.CATCHING_UP:
+            self._spooled -= len(batch)
+            commands.append(Confirm(len(batch)))
+            if not self._spooled:
+                self.state = CommitState.STORE
+        commands += self._lose(batch)
+        if self.state is CommitState.STORE:
+            commands += self._resumptions()
+        return commands + self._next(now)
 
     def kept(self, now: float) -> list[CommitCommand]:
         """The spool has the batch on disk."""
@@ -254,6 +283,7 @@ class GroupCommit:
         """The call is over: what is known of its writers need not be kept."""
         self._fenced = {known for known in self._fenced if known[0] != session_id}
         self._torn = {known for known in self._torn if known[0] != session_id}
+        self._hopeless = {known for known in self._hopeless if known[0] != session_id}
 
     def _next(self, now: float) -> list[CommitCommand]:
         if self._under_way is not None:
@@ -264,6 +294,9 @@ class GroupCommit:
             if self.state is CommitState.STORE and not self._waiting:
                 # Nothing is left to try the store with but what was given up.
                 return self._resumptions()
+        if self._parts:
+            self._under_way = self._parts.popleft()
+            return [Write(self._under_way)]
         # While the spool is not empty new entries go to its end, or the order of a call's entries would be lost.
         turn = self.state is CommitState.CATCHING_UP and self._spooled_last
         if self._waiting and not turn:
@@ -275,7 +308,7 @@ class GroupCommit:
         return []
 
     def _resumptions(self) -> list[CommitCommand]:
-        return [Resume(*writer) for writer in sorted(self._torn)]
+        return [Resume(*writer) for writer in sorted(self._torn - self._hopeless)]
 
     def _begin(self, command: type[Write | Spool]) -> list[CommitCommand]:
         batch: list[Entry] = []

@@ -77,13 +77,14 @@ class ItemDeleted(msgspec.Struct, frozen=True, tag_field="kind", tag="item_delet
 
 
 class ToolRequested(msgspec.Struct, frozen=True, tag_field="kind", tag="tool_requested"):
-    """The model asked for a tool call."""
+    """The model asked for a tool call, of what `agent` offers. The call's id is short enough for the API, see `short_id`."""
 
     call_id: str
     item_id: str
     name: str
     arguments: str
     response_id: str | None = None
+    agent: str = ""
 
 
 class ApprovalAsked(msgspec.Struct, frozen=True, tag_field="kind", tag="approval_asked"):
@@ -117,9 +118,11 @@ class ToolAnswered(msgspec.Struct, frozen=True, tag_field="kind", tag="tool_answ
 
 
 class AgentChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="agent"):
-    """Another agent speaks from here on."""
+    """Another agent speaks from here on. Where a call asked for it, that is answered with `output` in the same moment."""
 
     agent: str
+    call_id: str | None = None
+    output: str = ""
 
 
 class ContextChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="context"):

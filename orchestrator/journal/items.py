@@ -34,7 +34,7 @@ _PARTS: dict[str, type] = {
     "text": AssistantText,
     "audio": AssistantAudio,
 }
-_MESSAGES: dict[str, type] = {"system": SystemMessageItem, "user": UserMessageItem, "assistant": AssistantMessageItem}
+_MESSAGES: dict[str, type[Any]] = {"system": SystemMessageItem, "user": UserMessageItem, "assistant": AssistantMessageItem}
 
 
 def record_of(item: RealtimeItem) -> dict[str, Any]:
@@ -47,13 +47,19 @@ def record_of(item: RealtimeItem) -> dict[str, Any]:
 
 
 def item_of(members: dict[str, Any]) -> RealtimeItem:
-    """Return the item that a record was made of. Raises msgspec.ValidationError, KeyError or TypeError for none."""
+    """Return the item that a record was made of. Raises msgspec.ValidationError, KeyError or TypeError for none.
+
+    Members and kinds of parts that newer code has added are left out.
+    """
     if members["type"] == "function_call":
         return msgspec.convert(members, RealtimeToolCallItem)
-    content: tuple[Any, ...] = tuple(msgspec.convert(part, _PARTS[part["type"]]) for part in members.get("content", ()))
+    parts = (part for part in members.get("content", ()) if part["type"] in _PARTS)
+    content: tuple[Any, ...] = tuple(msgspec.convert(part, _PARTS[part["type"]]) for part in parts)
+    kind = _MESSAGES[members["role"]]
     # JSON has lists where the history has tuples.
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in members.items()}
-    item: RealtimeItem = _MESSAGES[members["role"]](**{**plain, "content": content})
+    known = {name: plain[name] for name in kind.__struct_fields__ if name in plain}
+    item: RealtimeItem = kind(**{**known, "content": content})
     return item
 
 

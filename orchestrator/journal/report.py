@@ -23,7 +23,7 @@ from orchestrator.core.items import (
 )
 from orchestrator.errors import EndReason
 from orchestrator.journal.audit import Audit, Finding
-from orchestrator.journal.state import CallState, OpenToolCall
+from orchestrator.journal.state import CallState, OpenToolCall, UnknownOutcome
 from orchestrator.journal.stores.base import SessionRow
 from orchestrator.journal.writers import WriterName
 
@@ -91,6 +91,9 @@ def render_call(state: CallState, history: Sequence[RealtimeItem]) -> Renderable
     if state.tool_calls:
         parts += ["", Text("Tool calls without an answer", style="bold")]
         parts += [_open_call(call) for call in state.tool_calls.values()]
+    if state.unknown_outcomes:
+        parts += ["", Text("Tool calls that may have taken effect: look where their effects would be", style="bold red")]
+        parts += [_unknown_outcome(known, state.session_id) for known in state.unknown_outcomes]
     return Group(*parts)
 
 
@@ -175,6 +178,12 @@ def _open_call(call: OpenToolCall) -> Text:
     again = ", may run again" if call.idempotent else ""
     text = _text(f"{call.name}({call.arguments})")
     return text.append_text(_text(f"  {call.stage.value.replace('_', ' ')}{again}, call {call.call_id}", "yellow"))
+
+
+def _unknown_outcome(known: UnknownOutcome, session_id: str) -> Text:
+    text = _text(f"{known.name}({known.arguments})")
+    key = _text(f"  {known.code}, {_time(known.time)}, idempotency key {session_id}:{known.call_id}", "yellow")
+    return text.append_text(key)
 
 
 def _grid(unwrapped: int) -> Table:

@@ -22,34 +22,33 @@ import msgspec
 
 from orchestrator.errors import JournalUnavailableError
 from orchestrator.journal.entries import Entry
+from orchestrator.telemetry.logs import get_logger
 
 __all__ = ["SpoolFile"]
 
 _HEAD = struct.Struct(">II")
 # A length beyond this is damage, not an entry.
 _LONGEST = 64 * 1024 * 1024
+_ADOPTED_AT_ONCE = 512
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Entry)
+_log = get_logger()
 
 
 class SpoolFile:
     """The spool in `path`, of `limit` bytes at most, with what a predecessor left in it: `entries` says how many.
 
-    Only the owner of the process may read it: it holds what was said. Raises OSError where the file cannot be
-    opened, or is another process's.
+    `orphans` are spools that nobody may come back to: what is in them goes to the end of this one, as far as there is room and
+    nobody has them open. Only the owner of the process may read it: it holds what was said. Raises OSError where the file
+    cannot be opened, or is another process's.
     """
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path, limit: int, *, orphans: Sequence[Path] = ()) -> None:
         self._limit = limit
+        self._orphans = orphans
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
-        try:
-            # Two writers in one file would tear each other's records. The kernel lets go when a process dies.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise
+        self._file: BinaryIO = _open_locked(path, os.O_CREAT)
         try:
             # A new file has to be found after a power cut, too.
             directory = os.open(path.parent, os.O_RDONLY)
@@ -122,6 +121,15 @@ class SpoolFile:
             os.ftruncate(self._file.fileno(), 0)
             self._confirmed_at = self._end = self._entries = 0
 
+    def skip(self, entries: int) -> None:
+        """Take so many of the oldest entries as confirmed, and leave them in the file."""
+        self._recover()
+        for _ in range(entries):
+            size = self._record_size(self._confirmed_at)
+            if size is None:
+                return
+            self._confirmed_at += size
+
     def close(self) -> None:
         """Close the file; what is in it stays."""
         self._file.close()
@@ -141,6 +149,25 @@ class SpoolFile:
             self._entries += 1
         os.ftruncate(self._file.fileno(), self._end)
         self._recovered = True
+        for path in self._orphans:
+            # Another process may be faster, or at work on it after all.
+            with suppress(OSError, JournalUnavailableError, msgspec.MsgspecError):
+                self._adopt(path)
+
+    def _adopt(self, path: Path) -> None:
+        """Take over what is in another spool, then remove it. Twice, if a crash comes between; the store notices that."""
+        if not path.exists():
+            return
+        with SpoolFile(path, self._limit) as orphan:
+            entries = orphan.entries
+            for _ in range(0, entries, _ADOPTED_AT_ONCE):
+                found = orphan.read(_ADOPTED_AT_ONCE)
+                self.append(found)
+                orphan.skip(len(found))
+            # Locked until it is gone, so that nobody opens it and writes to what has no name any more.
+            path.unlink()
+        if entries:
+            _log.warning("journal_spool_adopted", name=path.name, entries=entries)
 
     def _write(self, data: bytes) -> None:
         # A disk that is nearly full takes a part and says so; only the next call fails.
@@ -158,6 +185,23 @@ class SpoolFile:
             return None
         body = os.pread(self._file.fileno(), length, at + _HEAD.size)
         return _HEAD.size + length if len(body) == length and zlib.crc32(body) == checksum else None
+
+
+def _open_locked(path: Path, flags: int) -> BinaryIO:
+    """Open a spool for this process alone. Raises OSError where another one has it."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | flags, 0o600), "r+b", buffering=0)
+        try:
+            # Two writers in one file would tear each other's records. The kernel lets go when a process dies.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+            # Somebody has adopted it in between: this one is no file of anybody's any more.
+            file.close()
+        except OSError:
+            file.close()
+            raise
 
 
 def _record(entry: Entry) -> bytes:

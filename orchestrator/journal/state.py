@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.core.call_items import short_id
 from orchestrator.core.items import RealtimeItem
 from orchestrator.errors import EndReason
 from orchestrator.journal.entries import (
@@ -41,7 +42,11 @@ from orchestrator.journal.entries import (
 )
 from orchestrator.journal.items import item_of
 
-__all__ = ["CallState", "OpenToolCall", "ToolStage", "replay"]
+__all__ = ["CallState", "OpenToolCall", "StandingDecision", "ToolStage", "UnknownOutcome", "replay"]
+
+# Why a call was answered although it may have taken effect.
+_UNKNOWN = ("outcome_unknown", "tool_lost")
+_MOST_UNKNOWN = 100
 
 
 class ToolStage(Enum):
@@ -68,6 +73,18 @@ class OpenToolCall(msgspec.Struct, kw_only=True):
     stage: ToolStage = ToolStage.REQUESTED
     idempotent: bool = False
     message: str | None = None
+    # The agent that offered the tool; empty where older code did not say.
+    agent: str = ""
+
+
+class UnknownOutcome(msgspec.Struct, frozen=True):
+    """A tool call that may have taken effect, or not: nobody heard of its end. `time` (Unix seconds) is when that was known."""
+
+    call_id: str
+    name: str
+    arguments: str
+    code: str
+    time: float
 
 
 class StandingDecision(msgspec.Struct, frozen=True):
@@ -102,6 +119,10 @@ class CallState(msgspec.Struct, kw_only=True):
     total_tokens: int = 0
     requests: int = 0
     response_id: str | None = None
+    # Does the model owe a response: to a user turn, or to answers of tools?
+    unanswered: bool = False
+    # The latest, for whoever has to look after them.
+    unknown_outcomes: list[UnknownOutcome] = []
     # What names a leg outside: the carrier's call, the SIP call.
     references: dict[str, str] = {}
     lost_legs: list[str] = []
@@ -137,11 +158,16 @@ class CallState(msgspec.Struct, kw_only=True):
         del entry
         self.node = body.node
         self.takeovers += 1
+        if self.response_id is not None:
+            # It ended with the model session of the owner before. If it made calls, the last answer asks for the next one.
+            self.unanswered |= not self._is_waited_for(self.response_id)
+            self.response_id = None
 
     def _on_item(self, body: ItemWritten, entry: Entry) -> None:
         del entry
         item_id = str(body.item["item_id"])
         if item_id not in self.items:
+            self.unanswered |= body.item.get("role") == "user"
             index = self.order.index(body.after) + 1 if body.after in self.items else (0 if body.after is None else None)
             # Its neighbour was deleted while this one was on its way: the end is the best that is known.
             self.order.insert(len(self.order) if index is None else index, item_id)
@@ -154,12 +180,16 @@ class CallState(msgspec.Struct, kw_only=True):
 
     def _on_tool_requested(self, body: ToolRequested, entry: Entry) -> None:
         del entry
+        if body.response_id is not None and body.response_id == self.response_id:
+            # A response goes on calling: what answers to its earlier calls asked for is now up to this one's.
+            self.unanswered = False
         self.tool_calls[body.call_id] = OpenToolCall(
             call_id=body.call_id,
             item_id=body.item_id,
             name=body.name,
             arguments=body.arguments,
             response_id=body.response_id,
+            agent=body.agent,
         )
 
     def _on_approval_asked(self, body: ApprovalAsked, entry: Entry) -> None:
@@ -176,8 +206,9 @@ class CallState(msgspec.Struct, kw_only=True):
         call.stage = ToolStage.APPROVED if body.approved else ToolStage.REJECTED
         call.message = body.message
         if body.always:
-            self.decisions = [known for known in self.decisions if (known.agent, known.tool) != (self.agent, call.name)]
-            self.decisions.append(StandingDecision(self.agent, call.name, body.approved, body.message))
+            agent = call.agent or self.agent
+            self.decisions = [known for known in self.decisions if (known.agent, known.tool) != (agent, call.name)]
+            self.decisions.append(StandingDecision(agent, call.name, body.approved, body.message))
 
     def _on_tool_started(self, body: ToolStarted, entry: Entry) -> None:
         del entry
@@ -187,12 +218,16 @@ class CallState(msgspec.Struct, kw_only=True):
             call.idempotent = body.idempotent
 
     def _on_tool_answered(self, body: ToolAnswered, entry: Entry) -> None:
-        del entry
-        self.tool_calls.pop(body.call_id, None)
+        call = self._answer(body.call_id, body.output)
+        if call is not None and body.error_code in _UNKNOWN and not call.idempotent:
+            known = UnknownOutcome(call.call_id, call.name, call.arguments, str(body.error_code), entry.time)
+            self.unknown_outcomes = [*self.unknown_outcomes, known][-_MOST_UNKNOWN:]
 
     def _on_agent(self, body: AgentChanged, entry: Entry) -> None:
         del entry
         self.agent = body.agent
+        if body.call_id is not None:
+            self._answer(body.call_id, body.output)
 
     def _on_context(self, body: ContextChanged, entry: Entry) -> None:
         del entry
@@ -201,6 +236,7 @@ class CallState(msgspec.Struct, kw_only=True):
     def _on_response_started(self, body: ResponseStarted, entry: Entry) -> None:
         del entry
         self.response_id = body.response_id
+        self.unanswered = False
 
     def _on_response_ended(self, body: ResponseEnded, entry: Entry) -> None:
         del entry
@@ -231,6 +267,28 @@ class CallState(msgspec.Struct, kw_only=True):
     def _on_ended(self, body: CallEnded, entry: Entry) -> None:
         del entry
         self.end = body.reason
+        self.unanswered = False
+
+    def _answer(self, call_id: str, output: str) -> OpenToolCall | None:
+        """A call has its output, which its item shows from now on. Returns the call, None where it is not open."""
+        call = self.tool_calls.pop(call_id, None)
+        if call is None:
+            return None
+        self.unanswered |= not self._is_waited_for(call.response_id)
+        item_id = call.item_id if call.item_id in self.items else self._item_of(call_id)
+        item = self.items.get(item_id)
+        if item is not None and item.get("output") is None:
+            self.items[item_id] = {**item, "output": output, "status": "completed"}
+        return call
+
+    def _item_of(self, call_id: str) -> str:
+        """Return the item of a call, which may have another id since an owner had to make it short."""
+        found = (item_id for item_id, item in self.items.items() if short_id(str(item.get("call_id"))) == call_id)
+        return next(found, "")
+
+    def _is_waited_for(self, response_id: str | None) -> bool:
+        """Does a call of this response have no answer yet? Then the model is asked for the next response when it has one."""
+        return any(call.response_id == response_id for call in self.tool_calls.values())
 
 
 _HANDLERS: dict[type, Callable[[CallState, Any, Entry], None]] = {

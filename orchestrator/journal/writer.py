@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, assert_never
 
-from orchestrator.errors import JournalUnavailableError
+from orchestrator.errors import JournalContentError, JournalUnavailableError
 from orchestrator.journal.commit import (
     Acknowledge,
     CommitCommand,
@@ -36,6 +36,8 @@ __all__ = ["JournalListener", "JournalWriter"]
 
 # Longer than a statement may take by the store's own clock: this is for a store that does not even say no.
 STORE_TIMEOUT = 15.0
+# Calls that a log entry names.
+MOST_NAMED = 10
 
 _log = get_logger()
 
@@ -155,7 +157,12 @@ class JournalWriter:
         for command in commands:
             match command:
                 case Write(entries):
-                    append = self._work(partial(self._store.append, entries), self._machine.written, self._machine.failed)
+                    append = self._work(
+                        partial(self._store.append, entries),
+                        self._machine.written,
+                        self._machine.failed,
+                        self._machine.refused,
+                    )
                     # A server that is frozen, or behind a network that drops everything, would hold the thread for ever.
                     limit = self._loop.call_later(self._store_timeout, self._store.interrupt)
                     append.add_done_callback(partial(_cancel, limit))
@@ -171,7 +178,8 @@ class JournalWriter:
                 case Refuse(session_id, writer, verdict):
                     self._listener.on_refused(session_id, writer, verdict)
                 case Lose(entries):
-                    _log.error("journal_entries_lost", entries=len(entries))
+                    calls = sorted({entry.session_id for entry in entries})
+                    _log.error("journal_entries_lost", entries=len(entries), calls=len(calls), first=calls[:MOST_NAMED])
                     self._listener.on_lost(entries)
                 case Resume(session_id, writer):
                     self._listener.on_resumed(session_id, writer)
@@ -183,6 +191,7 @@ class JournalWriter:
         operation: Callable[[], Any],
         done: Callable[[Any, float], list[CommitCommand]],
         failed: Callable[[float], list[CommitCommand]],
+        refused: Callable[[float], list[CommitCommand]] | None = None,
     ) -> asyncio.Future[Any]:
         """Have the thread do something, and tell the machine what came of it."""
 
@@ -191,9 +200,9 @@ class JournalWriter:
             if error is None:
                 self._advance(partial(done, future.result()))
                 return
-            text = error.message if isinstance(error, JournalUnavailableError) else None
+            text = error.message if isinstance(error, JournalUnavailableError | JournalContentError) else None
             _log.error("journal_failed", error=type(error).__name__, text=text)
-            self._advance(failed)
+            self._advance(refused if refused is not None and isinstance(error, JournalContentError) else failed)
 
         future = self._loop.run_in_executor(self._thread, operation)
         future.add_done_callback(tell)

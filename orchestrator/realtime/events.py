@@ -61,11 +61,12 @@ class RealtimeAgentEndEvent:
 
 @dataclass(slots=True)
 class RealtimeHandoffEvent:
-    """The conversation went from one agent to another."""
+    """The conversation went from one agent to another; `call_id` is the call that asked for it."""
 
     from_agent: RealtimeAgent[Any]
     to_agent: RealtimeAgent[Any]
     info: RealtimeEventInfo
+    call_id: str = ""
     type: Literal["handoff"] = "handoff"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from orchestrator.callables import call_user_function
@@ -17,7 +18,12 @@ from orchestrator.realtime.inside import Inside
 from orchestrator.realtime.tracing import Step
 from orchestrator.tool_runner import tool_output_text
 
-__all__ = ["HandingOff"]
+__all__ = ["HandingOff", "handoff_output"]
+
+
+def handoff_output(agent: str) -> str:
+    """Return what the model is told of a handoff to the agent of this name."""
+    return tool_output_text({"assistant": agent})
 
 
 class HandingOff:
@@ -28,37 +34,43 @@ class HandingOff:
         self._hooks = hooks
         self._switch = switch
 
-    async def carry_out(self, call: ToolCall, handoff: Handoff) -> None:
-        """Carry out the handoff that the model asked for; whatever fails leaves the old agent in place and answers the call."""
-        with self._inside.spans.handoff(call, source=self._inside.agent.name) as step:
-            await self._carry_out(call, handoff, step)
+    async def carry_out(self, call: ToolCall, handoff: Handoff, *, again: bool = False) -> None:
+        """Carry out the handoff that the model asked for; whatever fails leaves the old agent in place and answers the call.
 
-    async def _carry_out(self, call: ToolCall, handoff: Handoff, step: Step) -> None:
+        With `again` it had begun before a crash: what it calls of the program is then not called a second time.
+        """
+        with self._inside.spans.handoff(call, source=self._inside.agent.name) as step:
+            await self._carry_out(call, handoff, step, again=again)
+
+    async def _carry_out(self, call: ToolCall, handoff: Handoff, step: Step, *, again: bool) -> None:
         inside = self._inside
         try:
-            target = await self._target(handoff, call)
+            target = await self._target(handoff, call, again=again)
             prepared = await self._switch.prepare(target)
             removed = await self._filtered_out(handoff, call)
             if inside.closed:
                 return
-            await self._switch.make(prepared, self._announce)
+            await self._switch.make(prepared, partial(self._announce, call.call_id))
         except Exception as error:  # noqa: BLE001 - the program's callbacks may raise anything
             text = error.message if isinstance(error, OrchestratorError) else "The handoff failed."
             step.finished(error=getattr(error, "code", type(error).__name__))
-            inside.perform(inside.core.tool_finished(call.call_id, text))
+            inside.answer(call, text, "handoff_failed")
             inside.fault(error)
             return
         step.finished(target=target.name)
         for item_id in removed:
             inside.submit(RealtimeModelSendRawMessage({"type": "conversation.item.delete", "item_id": item_id}))
-        inside.perform(inside.core.tool_finished(call.call_id, tool_output_text({"assistant": target.name})))
+        inside.answer(call, handoff_output(target.name))
 
-    def _announce(self, source: RealtimeAgent[Any], target: RealtimeAgent[Any]) -> None:
-        self._inside.hub.emit(RealtimeHandoffEvent(source, target, self._inside.info))
+    def _announce(self, call_id: str, source: RealtimeAgent[Any], target: RealtimeAgent[Any]) -> None:
+        self._inside.hub.emit(RealtimeHandoffEvent(source, target, self._inside.info, call_id))
         self._hooks.handed_off(source, target)
 
-    async def _target(self, handoff: Handoff, call: ToolCall) -> RealtimeAgent[Any]:
-        target = await handoff.on_invoke_handoff(self._inside.context, call.arguments)
+    async def _target(self, handoff: Handoff, call: ToolCall, *, again: bool) -> RealtimeAgent[Any]:
+        if again and not handoff.idempotent and handoff.agent is not None:
+            target = handoff.agent
+        else:
+            target = await handoff.on_invoke_handoff(self._inside.context, call.arguments)
         if not isinstance(target, RealtimeAgent):
             raise UserError(f"the handoff {call.name} returned a {type(target).__name__}, not a RealtimeAgent")
         return target

@@ -61,6 +61,7 @@ def realtime_handoff(
         input_filter=input_filter,
         is_enabled=is_enabled,
         agent=agent,
+        idempotent=on_handoff is None,
     )
 
 

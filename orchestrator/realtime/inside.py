@@ -8,12 +8,14 @@ from typing import Any, Protocol
 from orchestrator.core.commands import SessionCommand
 from orchestrator.core.inputs import RealtimeModelSendEvent
 from orchestrator.core.session import SessionCore
+from orchestrator.core.states import ToolCallSignal
 from orchestrator.core.tool_calls import ToolCall
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.dispatch import DispatchTable
 from orchestrator.realtime.event_hub import EventHub
 from orchestrator.realtime.events import RealtimeError, RealtimeEventInfo
 from orchestrator.realtime.task_set import TaskSet
+from orchestrator.realtime.tool_ledger import ToolLedger
 from orchestrator.realtime.tracing import open_spans
 from orchestrator.run_context import RunContextWrapper
 
@@ -46,6 +48,7 @@ class Inside:
         send: Callable[[RealtimeModelSendEvent], Awaitable[None]],
         *,
         hold_answers: bool,
+        ledger: ToolLedger | None = None,
     ) -> None:
         self.core = SessionCore(agent.name, hold_answers=hold_answers)
         self.agent = agent
@@ -64,11 +67,18 @@ class Inside:
         self.send = send
         self.tasks = TaskSet(self.fault)
         self.spans = open_spans(run_config, session_id)
+        self.ledger = ledger
         self.closed = False
 
     def fault(self, error: Any) -> None:
         """Report something that went wrong and does not end the session."""
         self.hub.emit(RealtimeError(error, self.info))
+
+    def answer(self, call: ToolCall, output: str, error_code: str | None = None) -> None:
+        """Answer a call; nothing happens when it is not open any more. The ledger knows of it before the model does."""
+        if self.ledger is not None and call.machine.allows(ToolCallSignal.ANSWER):
+            self.ledger.answered(call, output, error_code)
+        self.perform(self.core.tool_finished(call.call_id, output))
 
     def tables_for(self, call: ToolCall) -> tuple[DispatchTable, ...]:
         """Return where to look a call up: what the response was offered that made it, then what is offered now."""

@@ -64,9 +64,12 @@ from orchestrator.realtime.handing_off import HandingOff
 from orchestrator.realtime.hooks_caller import HooksCaller
 from orchestrator.realtime.inside import Inside
 from orchestrator.realtime.model import DirectModel, RealtimeModel, RealtimeModelConfig, RealtimeModelListener
+from orchestrator.realtime.resuming import answer_known, resume_calls
+from orchestrator.realtime.resumption import REJECTION_MESSAGE, Resumption, plan_resumption
 from orchestrator.realtime.seeding import plan_seed
 from orchestrator.realtime.sender import Sender
-from orchestrator.realtime.tool_calling import REJECTION_MESSAGE, ToolCalling
+from orchestrator.realtime.tool_calling import ToolCalling
+from orchestrator.realtime.tool_ledger import ToolLedger
 from orchestrator.realtime.user_input import text_of
 from orchestrator.tool_runner import ToolRunner
 from orchestrator.usage import Usage
@@ -79,9 +82,10 @@ CLOSE_GRACE = 1.0
 class RealtimeSession(RealtimeModelListener):
     """One conversation. Use it as `async with session:`, iterate over its events, send to it.
 
-    All of it belongs to one event loop. `history` begins the conversation with the items of an earlier one (raises UserError
-    for two with one id). `tool_runner` runs the tools that are not bound to the session's own process; without one all run
-    here.
+    All of it belongs to one event loop. `history` begins the conversation with the items of an earlier one; `resumption` goes
+    on where an earlier session was left, with its open tool calls, and `agent` is then the one that spoke (raises UserError for
+    both, and for two items with one id). `tool_runner` runs the tools that are not bound to the session's own process; without
+    one all run here. `ledger` hears of every step of a tool call before it has any effect.
     """
 
     def __init__(
@@ -93,16 +97,23 @@ class RealtimeSession(RealtimeModelListener):
         run_config: Any = None,
         *,
         history: Iterable[RealtimeItem] = (),
+        resumption: Resumption | None = None,
         session_id: str = "",
         tool_runner: ToolRunner | None = None,
         tool_timeout: float | None = None,
         observer: SessionObserver | None = None,
+        ledger: ToolLedger | None = None,
     ) -> None:
         self._model = model
         # Found out once: the check looks at every method, and caller audio comes fifty times a second.
         self._direct = model if isinstance(model, DirectModel) else None
         self._model_config: RealtimeModelConfig = model_config or {}
-        self._seed = plan_seed(history)
+        history = tuple(history)
+        if history and resumption is not None:
+            raise UserError("a session goes on with a history or with a resumption, which has one itself: give one of the two")
+        self._resumption = resumption
+        self._plan = None if resumption is None else plan_resumption(resumption)
+        self._seed = plan_seed(history) if self._plan is None else self._plan.seed
         self._hub = EventHub(observer)
         self._inside = Inside(
             agent,
@@ -114,8 +125,11 @@ class RealtimeSession(RealtimeModelListener):
             self._submit,
             self._send_inside,
             hold_answers=self._direct is None,
+            ledger=ledger,
         )
         self._inside.core.conversation.seed(self._seed.items)
+        if resumption is not None:
+            self._inside.context.usage.add(resumption.usage)
         self._hooks = HooksCaller(self._inside)
         self._switch = AgentSwitch(self._inside)
         handing_off = HandingOff(self._inside, self._hooks, self._switch)
@@ -173,6 +187,8 @@ class RealtimeSession(RealtimeModelListener):
             raise UserError("the session was entered before: a session is one conversation, so make a new one")
         self._entered = True
         inside = self._inside
+        if self._plan is not None:
+            answer_known(inside, self._plan)
         initial = self._model_config.get("initial_model_settings") or {}
         inside.base_settings = {**(inside.run_config.get("model_settings") or {}), **initial}
         settings, table = await agent_settings(inside.agent, inside.context, inside.base_settings, initial)
@@ -202,6 +218,8 @@ class RealtimeSession(RealtimeModelListener):
             await self.close()
             raise
         self._hub.emit(RealtimeHistoryUpdated(self.history, inside.info))
+        if self._resumption is not None and self._plan is not None:
+            resume_calls(inside, self._tools, self._resumption, self._plan)
         return self
 
     async def _seed_model(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from orchestrator.callables import call_user_function
+from orchestrator.core.call_items import short_id
 from orchestrator.core.events import RealtimeModelToolCallEvent
 from orchestrator.core.inputs import RealtimeModelSendToolOutput
 from orchestrator.core.tool_calls import Answer, ToolCall
@@ -19,19 +20,21 @@ from orchestrator.errors import ToolTimeoutError, UserError
 from orchestrator.exceptions import ToolInputGuardrailTripwireTriggered, ToolOutputGuardrailTripwireTriggered
 from orchestrator.handoffs import Handoff
 from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.dispatch import DispatchTable
 from orchestrator.realtime.events import RealtimeToolApprovalRequired, RealtimeToolEnd, RealtimeToolStart
 from orchestrator.realtime.handing_off import HandingOff
 from orchestrator.realtime.hooks_caller import HooksCaller
 from orchestrator.realtime.inside import Inside
+from orchestrator.realtime.resumption import REJECTION_MESSAGE, CallStage
 from orchestrator.run_config import ToolErrorFormatterArgs
 from orchestrator.tool import FunctionTool
 from orchestrator.tool_context import ToolContext
 from orchestrator.tool_guardrails import ToolInputGuardrailData, ToolOutputGuardrailData
-from orchestrator.tool_runner import ToolRequest, ToolRunner, apply_context, pack_context, run_tool
+from orchestrator.tool_runner import ToolRequest, ToolRunner, apply_context, idempotency_key, pack_context, run_tool
 
 __all__ = ["REJECTION_MESSAGE", "ToolCalling"]
 
-REJECTION_MESSAGE = "Tool execution was not approved."
+NOT_RECORDED = "{} was not started, since what it does cannot be recorded at present. Try again later."
 SECOND_HANDOFF = "Only one handoff can be carried out at a time, and another one was asked for first: this one was not."
 
 
@@ -93,28 +96,58 @@ class ToolCalling:
 
     def start(self, call: ToolCall) -> None:
         """Deal with a call of the model."""
-        inside = self._inside
         # Looked up now: when the task begins, another agent may have taken over.
-        tables = inside.tables_for(call)
+        self.start_from(call, self._inside.tables_for(call))
+
+    def start_from(self, call: ToolCall, tables: Sequence[DispatchTable], stage: CallStage = CallStage.REQUESTED) -> None:
+        """Deal with a call of what one of these tables offers, which has come as far as `stage` before."""
+        inside = self._inside
         table = next((table for table in tables if call.name in table.handoffs or call.name in table.tools), None)
+        if inside.ledger is not None:
+            inside.ledger.requested(call, (table or tables[0]).agent.name)
         if table is None:
-            inside.perform(inside.core.tool_finished(call.call_id, f"Tool {call.name} not found"))
+            inside.answer(call, f"Tool {call.name} not found", "tool_not_found")
             inside.fault({"message": f"Tool {call.name} not found"})
             return
         handoff = table.handoffs.get(call.name)
         if handoff is not None:
-            self._start_handoff(call, handoff)
+            self._start_handoff(call, handoff, again=stage is CallStage.RUNNING)
             return
         tool, agent = table.tools[call.name], table.agent
-        context = ToolContext(inside.context.context, inside.context.usage, call.name, call.call_id, call.arguments, agent)
-        inside.tasks.spawn(self._deal_with(_Work(call, tool, agent, context), self._decide), f"tool {call.name} {call.call_id}")
+        work = _Work(call, tool, agent, self._context_of(call, agent))
+        if stage is CallStage.AWAITING_APPROVAL:
+            self._ask(work)
+        else:
+            # What was approved, or had begun, was decided about.
+            step = self._decide if stage is CallStage.REQUESTED else self._run
+            inside.tasks.spawn(self._deal_with(work, step), f"tool {call.name} {call.call_id}")
 
-    def _start_handoff(self, call: ToolCall, handoff: Handoff) -> None:
+    def decide_for_all(self, agent: RealtimeAgent[Any], tool: str, rejection: str | None) -> None:
+        """All further calls of this tool by this agent are approved, or else answered with a rejection."""
+        self._decided[id(agent), tool] = _Decision(agent, rejection)
+
+    def _context_of(self, call: ToolCall, agent: RealtimeAgent[Any]) -> ToolContext[Any]:
+        inside = self._inside
+        # By the short form of an id, which is the call's name in a session that goes on with it.
+        key = idempotency_key(inside.session_id, short_id(call.call_id))
+        return ToolContext(inside.context.context, inside.context.usage, call.name, call.call_id, call.arguments, agent, key)
+
+    def _start_handoff(self, call: ToolCall, handoff: Handoff, *, again: bool) -> None:
         inside = self._inside
         if inside.core.tool_calls.may_hand_off(call):
-            inside.tasks.spawn(self._handing_off.carry_out(call, handoff), f"handoff {call.name}")
+            inside.tasks.spawn(self._hand_off(call, handoff, again=again), f"handoff {call.name}")
         else:
-            inside.perform(inside.core.tool_finished(call.call_id, SECOND_HANDOFF))
+            inside.answer(call, SECOND_HANDOFF, "second_handoff")
+
+    async def _hand_off(self, call: ToolCall, handoff: Handoff, *, again: bool) -> None:
+        ledger = self._inside.ledger
+        if ledger is not None:
+            # Where it leads is known, so it can be finished by somebody else; what it calls must not be called twice.
+            finishable = handoff.agent is not None
+            if not await ledger.may_start(call, idempotent=finishable, wait=not handoff.idempotent):
+                self._inside.answer(call, NOT_RECORDED.format("The handoff"), "not_recorded")
+                return
+        await self._handing_off.carry_out(call, handoff, again=again)
 
     def answer(self, answer: Answer) -> None:
         """Give the model an output."""
@@ -130,8 +163,7 @@ class ToolCalling:
         work = self._take_waiting(call_id)
         if work is None:
             return
-        if always:
-            self._decided[id(work.agent), work.tool.name] = _Decision(work.agent, None)
+        self._note_decision(work, None, approved=True, always=always)
         self._inside.tasks.spawn(self._deal_with(work, self._run), f"tool {work.call.name} {call_id}")
 
     async def reject(self, call_id: str, *, always: bool, message: str | None) -> None:
@@ -145,9 +177,15 @@ class ToolCalling:
             # Nobody has answered the call, so somebody must still be able to.
             self._waiting[call_id] = work
             raise
-        if always:
-            self._decided[id(work.agent), work.tool.name] = _Decision(work.agent, text)
+        self._note_decision(work, text, approved=False, always=always)
         self._finish(work, _Result(ok=False, value=text, text=text, error_code="rejected"))
+
+    def _note_decision(self, work: _Work, rejection: str | None, *, approved: bool, always: bool) -> None:
+        """Keep what a person decided, before it has any effect."""
+        if self._inside.ledger is not None:
+            self._inside.ledger.decided(work.call, approved=approved, always=always, message=rejection)
+        if always:
+            self.decide_for_all(work.agent, work.tool.name, rejection)
 
     def _take_waiting(self, call_id: str) -> _Work | None:
         return None if self._inside.closed else self._waiting.pop(call_id, None)
@@ -180,13 +218,14 @@ class ToolCalling:
         elif decided is not None or not needed:
             await self._run(work)
         elif not await self._stopped_before_approval(work):
-            self._inside.core.tool_calls.ask(work.call)
-            self._waiting[work.call.call_id] = work
-            call = work.call
-            self._inside.spans.approval_required(call)
-            self._inside.hub.emit(
-                RealtimeToolApprovalRequired(work.agent, work.tool, call.call_id, call.arguments, self._inside.info)
-            )
+            self._ask(work)
+
+    def _ask(self, work: _Work) -> None:
+        inside, call = self._inside, work.call
+        inside.core.tool_calls.ask(call)
+        self._waiting[call.call_id] = work
+        inside.spans.approval_required(call)
+        inside.hub.emit(RealtimeToolApprovalRequired(work.agent, work.tool, call.call_id, call.arguments, inside.info))
 
     async def _needs_approval(self, work: _Work) -> bool:
         needed = work.tool.needs_approval
@@ -215,7 +254,7 @@ class ToolCalling:
         return stopped is not None
 
     async def _run(self, work: _Work) -> None:
-        result = await self._check_input(work)
+        result = await self._check_input(work) or await self._check_ledger(work)
         if result is None:
             inside = self._inside
             inside.core.tool_started(work.call.call_id)
@@ -225,6 +264,14 @@ class ToolCalling:
                 result = await self._check_output(work, await self._execute(work, step.traceparent))
                 step.finished(error=None if result.ok else result.error_code, result=result.text)
         self._finish(work, result)
+
+    async def _check_ledger(self, work: _Work) -> _Result | None:
+        """See to it that a side effect is known of before it happens; return the answer of a call that must not run."""
+        ledger, idempotent = self._inside.ledger, work.tool.idempotent
+        if ledger is None or await ledger.may_start(work.call, idempotent=idempotent, wait=not idempotent):
+            return None
+        text = NOT_RECORDED.format(f"Tool {work.tool.name}")
+        return _Result(ok=False, value=text, text=text, error_code="not_recorded", pid=os.getpid())
 
     async def _execute(self, work: _Work, traceparent: str | None) -> _Result:
         started = time.monotonic()
@@ -257,7 +304,7 @@ class ToolCalling:
             context=context,
             context_type=context_type,
             timeout_s=self._timeout,
-            idempotency_key=f"{inside.session_id}:{call.call_id}",
+            idempotency_key=work.context.idempotency_key,
             traceparent=traceparent,
         )
         reply = await runner.run(request)
@@ -326,7 +373,7 @@ class ToolCalling:
         end = RealtimeToolEnd(work.agent, work.tool, call.arguments, result.value, inside.info, call.call_id)
         end.ok, end.error_code, end.pid, end.seconds = result.ok, result.error_code, result.pid, result.seconds
         self._unsent[call.call_id] = end
-        inside.perform(inside.core.tool_finished(call.call_id, result.text))
+        inside.answer(call, result.text, result.error_code)
 
     def _sent(self, call_id: str) -> None:
         """The model has the output of a call; a handoff's is reported by other means."""

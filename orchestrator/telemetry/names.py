@@ -30,6 +30,7 @@ __all__ = [
     "SESSION_ENDS_TOTAL",
     "SESSION_STARTS_TOTAL",
     "TELEMETRY_REJECTED_TOTAL",
+    "TOOLS_UNCONFIRMED_TOTAL",
     "TOOL_CALLS_TOTAL",
     "TOOL_SECONDS",
     "WIRE_ERRORS_TOTAL",
@@ -92,6 +93,7 @@ BARGE_IN_SECONDS = _PREFIX + "barge_in_seconds"
 MODEL_CONNECT_SECONDS = _PREFIX + "model_connect_seconds"
 TOOL_SECONDS = _PREFIX + "tool_seconds"
 TOOL_CALLS_TOTAL = _PREFIX + "tool_calls_total"
+TOOLS_UNCONFIRMED_TOTAL = _PREFIX + "tools_unconfirmed_total"
 INTERRUPTIONS_TOTAL = _PREFIX + "interruptions_total"
 AUDIO_FRAMES_TOTAL = _PREFIX + "audio_frames_total"
 AUDIO_FRAMES_DROPPED_TOTAL = _PREFIX + "audio_frames_dropped_total"
@@ -181,6 +183,12 @@ _SPECS = (
         labels=(Label("reason", ("stale", "gap")),),
     ),
     Spec(name=TOOL_CALLS_TOTAL, kind=Kind.COUNTER, help="Tool calls that ended.", labels=(Label("outcome", _OUTCOMES),)),
+    Spec(
+        name=TOOLS_UNCONFIRMED_TOTAL,
+        kind=Kind.COUNTER,
+        help="Calls of tools with side effects whose beginning was not confirmed in time: run, or refused without a gateway.",
+        labels=(Label("outcome", ("run", "refused"), closed=True),),
+    ),
     Spec(name=INTERRUPTIONS_TOTAL, kind=Kind.COUNTER, help="Responses that the caller cut short."),
     Spec(
         name=AUDIO_FRAMES_TOTAL,

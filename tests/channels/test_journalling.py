@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from orchestrator.channels.journalling import CallJournal, Journals
@@ -18,7 +19,8 @@ from orchestrator.journal.state import CallState, replay
 from orchestrator.journal.stores import MemoryStore
 from orchestrator.journal.tail import LARGEST
 from orchestrator.realtime import RealtimeAgent
-from orchestrator.realtime.events import RealtimeToolEnd
+from orchestrator.realtime.events import RealtimeEventInfo, RealtimeToolEnd
+from orchestrator.run_context import RunContextWrapper
 from tests.channels.conftest import lookup_order
 from tests.channels.test_twilio import CALL_SID, dial
 from tests.journal.writing import entry
@@ -156,7 +158,9 @@ async def test_what_was_given_up_on_its_way_is_mended_by_a_snapshot(world: Any) 
     await world.settle()
     call, _ = world.host._calls[session_id]
     assert journal_of(world, session_id).history == call._session.history
-    assert kinds(world, session_id)[-1] == "snapshot"
+    # The tool has waited until it was known that it would begin, and then did.
+    written = kinds(world, session_id)
+    assert written.index("snapshot") < written.index("tool_answered")
 
 
 async def test_words_for_another_writer_are_not_for_us(world: Any) -> None:
@@ -284,22 +288,26 @@ def test_a_context_that_no_encoder_takes_ends_no_call(context: Any) -> None:
     assert replay("s1", wire.sent).agent == "A?"
 
 
-def test_an_output_that_cannot_be_told_ends_no_call() -> None:
-    class Silent:
-        def __str__(self) -> str:
-            raise ValueError("no")
+def tool_end(context: Any) -> RealtimeToolEnd:
+    info = RealtimeEventInfo(RunContextWrapper(context))
+    return RealtimeToolEnd(RealtimeAgent[Any](name="A"), lookup_order, "{}", "done", info, "call_1")
 
+
+def test_a_context_that_a_tool_has_made_untellable_ends_no_call() -> None:
     wire = Wire()
     journal = wire.begin()
-    journal._requested("call_1", "silent", "{}")
-    session = SimpleNamespace(history=[])
-    agent = RealtimeAgent[Any](name="A")
-    event = RealtimeToolEnd(
-        agent=agent, tool=lookup_order, arguments="{}", output=Silent(), info=cast("Any", None), call_id="call_1"
-    )
-    journal.event(event, cast("Any", session))
+    journal.event(tool_end(object()), cast("Any", SimpleNamespace(history=[])))
     journal.history([item(1, "on we go")])
-    assert wire.sent[-1].kind == "item"
+    assert [one.kind for one in wire.sent] == ["started", "item"]
+
+
+def test_what_a_tool_has_changed_of_the_context_is_written_once() -> None:
+    wire = Wire()
+    journal = wire.begin()
+    for context in ({}, {"basket": 1}, {"basket": 1}):
+        journal.event(tool_end(context), cast("Any", SimpleNamespace(history=[])))
+    assert [one.kind for one in wire.sent] == ["started", "context"]
+    assert msgspec.json.decode(replay("s1", wire.sent).context) == {"basket": 1}
 
 
 def test_a_snapshot_of_what_no_encoder_takes_is_legible() -> None:

@@ -143,8 +143,7 @@ def test_a_changed_order_is_found() -> None:
 DAMAGE = {
     "torn": b'{"kind":"item","item":{"secret',
     "no id": b'{"kind":"item","item":{"type":"message","role":"user","content":["secret"]}}',
-    "no such part": b'{"kind":"item","item":{"item_id":"i","type":"message","role":"user","content":[{"type":"secret"}]}}',
-    "no such member": b'{"kind":"item","item":{"item_id":"i","type":"message","role":"user","secret":1}}',
+    "no kind of part": b'{"kind":"item","item":{"item_id":"i","type":"message","role":"user","content":[{"text":"secret"}]}}',
     "no such role": b'{"kind":"item","item":{"item_id":"i","type":"message","role":"secret"}}',
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,22 @@ def test_an_empty_list_says_so_and_is_an_empty_array(run: Ran, tmp_path: Path) -
     assert listed(run, "--journal", url) == []
 
 
+def test_deletes_what_is_over_and_old_and_nothing_else(run: Ran, tmp_path: Path) -> None:
+    now = time.time()
+    journals = [
+        [msgspec.structs.replace(one, session_id=f"s{days}", time=now - days * 86400) for one in OVER] for days in range(120)
+    ]
+    goes_on = [msgspec.structs.replace(one, time=now - 200 * 86400) for one in entries(*FINISHED[:3], session_id="open")]
+    url = fill(f"sqlite:///{tmp_path / 'journal.db'}", goes_on, *journals)
+    # More than one transaction deletes.
+    assert run("sessions", "prune", "--older-than", "30d", "--journal", url)[::2] == (0, "deleted the journals of 90 calls\n")
+    left = {row["session_id"] for row in listed(run, "--all", "--limit", "1000", "--journal", url)}
+    assert left == {"open", *(f"s{days}" for days in range(30))}
+    assert run("sessions", "show", "s31", "--journal", url)[0] == 2
+    assert json.loads(run("sessions", "prune", "--older-than", "696h", "--json", "--journal", url)[1]) == {"pruned": 1}
+    assert run("sessions", "prune", "--older-than", "999999d", "--journal", url)[2] == "deleted the journals of 0 calls\n"
+
+
 def test_shows_a_call(run: Ran, url: str) -> None:
     status, out, _ = run("sessions", "show", "s1", "--journal", url)
     assert status == 0
@@ -168,7 +185,7 @@ def test_the_store_is_the_services_own(run: Ran, tmp_path: Path, monkeypatch: py
     assert [row["session_id"] for row in listed(run, "--all")] == ["s1"]
 
 
-COMMANDS = (("sessions", "list"), ("sessions", "show", "s1"), ("replay", "s1"))
+COMMANDS = (("sessions", "list"), ("sessions", "prune", "--older-than", "1d"), ("sessions", "show", "s1"), ("replay", "s1"))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -210,7 +227,7 @@ def test_an_address_that_is_none_is_refused(run: Ran, url: str) -> None:
     assert "gehe" not in err
 
 
-@pytest.mark.parametrize("words", COMMANDS[1:], ids=" ".join)
+@pytest.mark.parametrize("words", COMMANDS[2:], ids=" ".join)
 def test_a_call_that_nobody_knows(run: Ran, tmp_path: Path, words: tuple[str, ...]) -> None:
     url = fill(f"sqlite:///{tmp_path / 'journal.db'}", GOES_ON)
     status, out, err = run(*words, "--json", "--journal", url)

@@ -66,6 +66,16 @@ def test_an_item_comes_back_as_it_was(item: RealtimeItem) -> None:
     assert item_of(written) == item
 
 
+@given(ITEMS)
+def test_what_newer_code_has_added_to_an_item_is_passed_over(item: RealtimeItem) -> None:
+    newer = record_of(item) | {"mood": "glad", "tags": ["a"]}
+    if "content" in newer:
+        newer["content"] = [part | {"mood": "glad"} for part in newer["content"]] + [{"type": "hologram", "depth": 3}]
+    elif not isinstance(item, RealtimeToolCallItem):
+        newer["content"] = [{"type": "hologram", "depth": 3}]
+    assert item_of(newer) == item
+
+
 def journalled(item: RealtimeItem) -> RealtimeItem:
     kind, body = encode_body(ItemWritten(record_of(item)))
     written = decode_body(Entry("s1", 1, 1, "a", 0.0, kind, body))

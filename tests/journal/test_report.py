@@ -19,7 +19,7 @@ from orchestrator.core.items import (
     UserMessageItem,
 )
 from orchestrator.journal.audit import audit, rebuild
-from orchestrator.journal.entries import Body, ToolRequested
+from orchestrator.journal.entries import Body, TakenOver, ToolAnswered, ToolRequested, ToolStarted
 from orchestrator.journal.heads import head_after
 from orchestrator.journal.report import printable, render_audit, render_call, render_sessions
 from orchestrator.journal.state import CallState
@@ -98,6 +98,19 @@ def test_open_tool_calls_say_how_far_they_came() -> None:
     assert "resp_1 is under way" in text
     assert "awaiting approval" in shown(*CALL[:5])
     assert "requested, call call_9" in shown(CALL[0], ToolRequested("call_9", "item_9", "track", "{}"))
+
+
+@pytest.mark.parametrize("code", ["outcome_unknown", "tool_lost"])
+def test_a_call_of_which_nobody_knows_whether_it_took_effect_is_for_the_operator(code: str) -> None:
+    pay = ToolRequested("call_9", "item_9", "pay\x1b", '{"sum": 7}')
+    text = shown(CALL[0], pay, ToolStarted("call_9"), ToolAnswered("call_9", "unknown", code), TakenOver("x"))
+    assert "may have taken effect" in text
+    assert 'pay\\x1b({"sum": 7})' in text
+    assert f"{code}, " in text
+    assert "idempotency key s1:call_9" in text
+    # One that may be run again has done nothing that could be doubled.
+    harmless = shown(CALL[0], pay, ToolStarted("call_9", idempotent=True), ToolAnswered("call_9", "lost", code))
+    assert "taken effect" not in harmless
 
 
 def test_a_lost_leg_is_told() -> None:

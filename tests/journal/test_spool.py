@@ -125,6 +125,47 @@ def test_damage_hides_what_is_behind_it_and_goes_when_it_is_confirmed(tmp_path: 
         assert spool.read(1000) == JOURNAL[:1]
 
 
+def test_what_nobody_comes_back_to_is_adopted_once(tmp_path: Path) -> None:
+    other, empty = tmp_path / "other", tmp_path / "empty"
+    for path, kept in ((other, JOURNAL), (empty, [])):
+        with SpoolFile(path, LIMIT) as spool:
+            spool.append(kept)
+    own = entry(AgentChanged("mine"), 1, "s2")
+    with SpoolFile(tmp_path / "spool", LIMIT, orphans=[other, empty, tmp_path / "gone"]) as spool:
+        spool.append([own])
+        # Behind what was there, since that is read first.
+        assert spool.read(1000) == [*JOURNAL, own]
+        assert spool.entries == len(JOURNAL) + 1
+    assert not other.exists()
+    assert not empty.exists()
+
+
+def test_many_entries_are_adopted_in_order(tmp_path: Path) -> None:
+    many = [entry(AgentChanged(str(seq)), seq) for seq in range(1, 1300)]
+    with SpoolFile(tmp_path / "other", LIMIT) as spool:
+        spool.append(many)
+    with SpoolFile(tmp_path / "spool", LIMIT, orphans=[tmp_path / "other"]) as spool:
+        assert spool.read(2000) == many
+
+
+def test_a_spool_that_somebody_has_open_is_left_alone(tmp_path: Path) -> None:
+    with SpoolFile(tmp_path / "other", LIMIT) as other:
+        other.append(JOURNAL)
+        with SpoolFile(tmp_path / "spool", LIMIT, orphans=[tmp_path / "other"]) as spool:
+            assert spool.entries == 0
+        assert other.read(1000) == JOURNAL
+
+
+def test_what_there_is_no_room_for_stays_where_it_is(tmp_path: Path) -> None:
+    with SpoolFile(tmp_path / "other", LIMIT) as other:
+        other.append(JOURNAL)
+        size = other.size
+    with SpoolFile(tmp_path / "spool", size - 1, orphans=[tmp_path / "other"]) as spool:
+        assert spool.entries == 0
+    with SpoolFile(tmp_path / "other", LIMIT) as other:
+        assert other.read(1000) == JOURNAL
+
+
 def test_opening_one_reads_nothing(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     with SpoolFile(path, LIMIT) as spool:

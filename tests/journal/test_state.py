@@ -126,7 +126,9 @@ def test_a_state_that_was_written_out_goes_on_like_one_that_was_not(bodies: list
 def test_journals_of_every_format_replay(path: Path) -> None:
     lines = path.read_bytes().splitlines()
     journal = [msgspec.json.decode(line, type=Entry) for line in lines[:-1]]
-    assert replay(journal[0].session_id, journal).to_json() == lines[-1]
+    # The state as the code of that format wrote it, with what later code has added to it.
+    told = msgspec.json.decode(lines[-1], type=CallState)
+    assert replay(journal[0].session_id, journal).to_json() == told.to_json()
 
 
 def test_there_is_a_golden_journal_of_the_present_format() -> None:

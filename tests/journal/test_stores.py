@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.errors import EndReason, JournalUnavailableError, SettingsError
+from orchestrator.errors import EndReason, JournalContentError, JournalUnavailableError, SettingsError
 from orchestrator.journal.entries import AgentChanged, CallEnded, CallStarted, Snapshot, TakenOver
 from orchestrator.journal.heads import Head, Verdict
 from orchestrator.journal.state import CallState
@@ -259,6 +260,50 @@ def test_a_list_shows_a_call_whose_beginning_was_lost(store: JournalStore) -> No
     store.append([entry(Snapshot(msgspec.Raw(told.to_json())), 9)])
     (row,) = store.sessions()
     assert (row.channel, row.started_at, row.last_seq) == ("twilio", UNIX_TIME - 50, 9)
+
+
+@pytest.mark.parametrize("bad", ["seq", "name"])
+def test_what_a_store_will_never_take_is_told_from_one_that_is_away(sql_url: str, bad: str) -> None:
+    migrate(sql_url)
+    store = open_store(sql_url)
+    poison = entry(CallStarted("openai", "A"), 1, "s2")
+    # A name that no database can encode; a number that none has room for, behind a snapshot's hole.
+    poison = (
+        msgspec.structs.replace(poison, session_id="half \udc80")
+        if bad == "name"
+        else entry(Snapshot(msgspec.Raw(b"{}")), 2**70, "s2")
+    )
+    with pytest.raises(JournalContentError) as caught:
+        store.append([*JOURNAL, poison])
+    assert "parcel" not in str(caught.value)
+    assert store.read("s1") == []
+    assert store.append(JOURNAL) == [WRITE] * len(JOURNAL)
+    store.close()
+
+
+def test_two_nodes_that_begin_one_call_at_once_are_told_who_did(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    migrate(url)
+    first, second = open_store(url), open_store(url)
+    begun = entry(CallStarted("openai", "A"), 1, writer="b")
+    read = second._rows
+
+    def read_and_be_overtaken(*arguments: Any, **options: Any) -> list[SessionRow]:
+        found = read(*arguments, **options)
+        if not first.head("s1"):
+            assert first.append([JOURNAL[0]]) == [WRITE]
+        return found
+
+    second._rows = read_and_be_overtaken  # type: ignore[method-assign]
+    assert second.append([begun]) == [STALE]
+    first.close()
+    second.close()
+
+
+def test_old_calls_are_deleted_in_batches(store: JournalStore) -> None:
+    for number in range(7):
+        store.append(entries(*CALL, session_id=f"s{number}"))
+    assert [store.prune(UNIX_TIME + 1000, limit=3) for _ in range(4)] == [3, 3, 1, 0]
 
 
 def test_a_server_that_does_not_even_say_no_is_interrupted(postgres: Postgres) -> None:

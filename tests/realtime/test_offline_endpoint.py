@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestrator import function_tool
@@ -14,6 +15,7 @@ from orchestrator.handoffs import HandoffInputData
 from orchestrator.realtime import OpenAIRealtimeWebSocketModel, RealtimeAgent, RealtimeSession
 from orchestrator.realtime.handoffs import realtime_handoff
 from orchestrator.realtime.items import RealtimeItem, RealtimeToolCallItem
+from orchestrator.realtime.resumption import CallStage, PendingCall, Resumption
 from orchestrator.simulator.endpoint.model_session import ModelSession, SpeechDesk
 from orchestrator.simulator.endpoint.session_machine import ModelOptions, SessionMachine
 from orchestrator.simulator.ids import IdSource
@@ -57,10 +59,16 @@ class Offline:
         self.machine = SessionMachine(SCENARIO, ModelOptions(), ids, model="gpt-realtime-2.1", unix_time=UNIX_TIME)
         return memory_pair(listener, ModelSession(self.machine, self._desk), options=options).client
 
-    def session(self, agent: RealtimeAgent[Any], history: list[RealtimeItem] | None = None, **settings: Any) -> RealtimeSession:
+    def session(
+        self,
+        agent: RealtimeAgent[Any],
+        history: list[RealtimeItem] | None = None,
+        resumption: Resumption | None = None,
+        **settings: Any,
+    ) -> RealtimeSession:
         model = OpenAIRealtimeWebSocketModel(dial=self.dial)
         config: Any = {"headers": {}, "initial_model_settings": settings}
-        return RealtimeSession(model, agent, None, config, history=history or [])
+        return RealtimeSession(model, agent, None, config, history=history or [], resumption=resumption)
 
 
 @pytest.fixture
@@ -103,6 +111,35 @@ async def test_a_caller_who_says_nothing_for_a_while_is_spoken_to(offline: Offli
         assert kinds == ["agent_start", "agent_end", "input_audio_timeout_triggered", "agent_start", "agent_end"]
         # The silence is a turn of the user's, without words.
         assert types(session.history) == ["user", "assistant", "user", "assistant"]
+
+
+async def test_a_call_that_was_cut_is_finished_at_another_endpoint(offline: Offline) -> None:
+    async with offline.session(desk()) as session:
+        reader = Reader(session)
+        await ask(session, reader, "is it paid?", responses=2)
+        asked, call, _ = session.history
+    assert isinstance(call, RealtimeToolCallItem)
+    cut = msgspec.structs.replace(call, output=None, status="in_progress")
+    pending = PendingCall(
+        call_id=str(cut.call_id),
+        item_id=cut.item_id,
+        name=cut.name,
+        arguments=cut.arguments,
+        response_id="resp_before",
+        stage=CallStage.RUNNING,
+        idempotent=True,
+    )
+    async with offline.session(desk(), resumption=Resumption(items=(asked, cut), calls=(pending,))) as session:
+        reader = Reader(session)
+        await until(lambda: len(reader.of("agent_end")) == 1)
+        await asyncio.sleep(1)
+        assert reader.of("error") == []
+        assert types(session.history) == ["user", "function_call", "assistant"]
+        assert [item.item_id for item in session.history[:2]] == [asked.item_id, cut.item_id]
+        again = session.history[1]
+        assert isinstance(again, RealtimeToolCallItem)
+        assert again.output == call.output
+        assert len(reader.of("agent_start")) == 1
 
 
 async def test_a_conversation_goes_on_at_another_endpoint(offline: Offline) -> None:

@@ -10,7 +10,10 @@ import msgspec
 from orchestrator.journal.entries import Entry
 from orchestrator.journal.heads import Head, Verdict, head_after, judge
 
-__all__ = ["JournalStore", "SessionRow", "judge_batch"]
+__all__ = ["PRUNED_AT_ONCE", "JournalStore", "SessionRow", "judge_batch"]
+
+# Calls that one transaction deletes. It holds up whoever writes to SQLite, for about a millisecond a call.
+PRUNED_AT_ONCE = 50
 
 
 class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +31,10 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalStore(Protocol):
-    """Journals of many calls. Every method raises JournalUnavailableError where the store does not answer."""
+    """Journals of many calls. Every method raises JournalUnavailableError where the store does not answer.
+
+    `append` raises JournalContentError where the store answers and will never take the batch, for something that is in it.
+    """
 
     def append(self, entries: Sequence[Entry]) -> list[Verdict]:
         """Write a batch in one transaction and say what became of each entry, in order.
@@ -46,8 +52,8 @@ class JournalStore(Protocol):
     def sessions(self, *, open_only: bool = True, limit: int = 1000) -> list[SessionRow]:
         """List calls, the latest first."""
 
-    def prune(self, before: float) -> int:
-        """Delete the journals of calls that ended before this Unix time; returns how many."""
+    def prune(self, before: float, *, limit: int = PRUNED_AT_ONCE) -> int:
+        """Delete journals of calls that ended before this Unix time, so many at most; returns how many."""
 
     def interrupt(self) -> None:
         """Make an `append` that hangs raise. The one method that any thread may call, and that does not block."""

@@ -8,7 +8,7 @@ import msgspec
 
 from orchestrator.journal.entries import CallEnded, CallStarted, Entry, Snapshot, decode_body
 from orchestrator.journal.heads import Head, Verdict
-from orchestrator.journal.stores.base import SessionRow, judge_batch
+from orchestrator.journal.stores.base import PRUNED_AT_ONCE, SessionRow, judge_batch
 
 __all__ = ["MemoryStore", "row_after"]
 
@@ -44,9 +44,9 @@ class MemoryStore:
         rows.sort(key=lambda row: (row.started_at, row.session_id), reverse=True)
         return rows[:limit]
 
-    def prune(self, before: float) -> int:
+    def prune(self, before: float, *, limit: int = PRUNED_AT_ONCE) -> int:
         """See `JournalStore.prune`."""
-        old = [row.session_id for row in self._rows.values() if row.ended and row.written_at < before]
+        old = [row.session_id for row in self._rows.values() if row.ended and row.written_at < before][:limit]
         for session_id in old:
             del self._entries[session_id], self._heads[session_id], self._rows[session_id]
         return len(old)

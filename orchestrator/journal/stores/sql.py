@@ -17,21 +17,24 @@ from typing import Any
 import msgspec
 from sqlalchemy import URL, Connection, Engine, bindparam, create_engine, delete, event, insert, inspect, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from orchestrator.errors import JournalUnavailableError, SettingsError
+from orchestrator.errors import JournalContentError, JournalFormatError, JournalUnavailableError, SettingsError
 from orchestrator.journal.entries import Entry
 from orchestrator.journal.heads import Head, Verdict
 from orchestrator.journal.stores import schema
-from orchestrator.journal.stores.base import SessionRow, judge_batch
+from orchestrator.journal.stores.base import PRUNED_AT_ONCE, SessionRow, judge_batch
 from orchestrator.journal.stores.interrupts import Interrupter
 from orchestrator.journal.stores.memory import row_after
+from orchestrator.journal.stores.migration import MIGRATION_LOCK_TIMEOUT, MIGRATION_TIMEOUT, Migration
 
 __all__ = ["SqlStore", "migrate", "open_store", "store_place"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _HEAD_COLUMNS = tuple(schema.sessions.c[name] for name in SessionRow.__struct_fields__)
 _ENTRY_COLUMNS = tuple(schema.entries.c[name] for name in Entry.__struct_fields__)
+# Classes of the server's errors that are up to what was to be written: data, integrity, and limits of the program.
+_CONTENT = ("22", "23", "54")
 # Parameters of one statement: SQLite takes 32,766.
 _CHUNK = 5000
 # How often, and after how many seconds, a change of SQLite's mode is tried again.
@@ -43,6 +46,7 @@ def open_store(
     *,
     connect_timeout: float = 5.0,
     statement_timeout: float = 10.0,
+    lock_timeout: float | None = None,
     migrates: bool = False,
     reads_only: bool = False,
 ) -> SqlStore:
@@ -50,7 +54,8 @@ def open_store(
 
     With `migrates` the first batch brings the schema to the present version, whenever the store can be reached then. With
     `reads_only` the database itself refuses every change, and nobody who writes is kept waiting; ask `exists` first. Timeouts
-    are seconds. Raises SettingsError, without the URL's password, for one that is neither.
+    are seconds; that for locks is that for statements unless given. Raises SettingsError, without the URL's password, for one
+    that is neither.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
@@ -59,7 +64,8 @@ def open_store(
         event.listen(engine, "begin", _begin_sqlite_reader if reads_only else _begin_sqlite)
         return SqlStore(engine, migrates=migrates)
     if parsed.get_backend_name() == "postgresql":
-        options = f"-c statement_timeout={int(statement_timeout * 1000)} -c lock_timeout={int(statement_timeout * 1000)}"
+        lock_timeout = statement_timeout if lock_timeout is None else lock_timeout
+        options = f"-c statement_timeout={int(statement_timeout * 1000)} -c lock_timeout={int(lock_timeout * 1000)}"
         if reads_only:
             options += " -c default_transaction_read_only=on"
         engine = create_engine(
@@ -68,7 +74,7 @@ def open_store(
             pool_pre_ping=True,
             connect_args={"connect_timeout": max(1, int(connect_timeout)), "options": options},
         )
-        return SqlStore(engine, migrates=migrates)
+        return SqlStore(engine, migration=Migration(lambda: _open_to_migrate(url)) if migrates else None)
     raise SettingsError(f"journals are kept in sqlite or postgresql, not in {parsed.get_backend_name()}")
 
 
@@ -82,13 +88,18 @@ def store_place(url: str) -> str:
 def migrate(url: str) -> None:
     """Bring the schema of the store at a URL to the present version. Safe to call from several nodes at once.
 
-    Raises JournalUnavailableError where the store does not answer.
+    On a server its statements may take as long as a large table needs, and wait for locks only shortly. Raises
+    JournalUnavailableError where the store does not answer, or a lock was not to be had: try again.
     """
-    store = open_store(url)
+    store = _open_to_migrate(url)
     try:
         store.migrate()
     finally:
         store.close()
+
+
+def _open_to_migrate(url: str) -> SqlStore:
+    return open_store(url, statement_timeout=MIGRATION_TIMEOUT, lock_timeout=MIGRATION_LOCK_TIMEOUT)
 
 
 def _parsed(url: str) -> URL:
@@ -136,9 +147,11 @@ def _begin_sqlite_reader(connection: Connection) -> None:
 class SqlStore:
     """See `JournalStore`."""
 
-    def __init__(self, engine: Engine, *, migrates: bool = False) -> None:
+    def __init__(self, engine: Engine, *, migrates: bool = False, migration: Migration | None = None) -> None:
         self._engine = engine
+        # In the way of the first batch, or beside it.
         self._migrates = migrates
+        self._migration = migration
         # Compiled once, and its values given to the driver as they are: thousands of rows a second go through it.
         compiled = insert(schema.entries).compile(dialect=engine.dialect)
         self._insert = str(compiled)
@@ -148,13 +161,18 @@ class SqlStore:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction that commits at the end of the block. Errors of the database are JournalUnavailableError."""
+        """A transaction that commits at the end of the block.
+
+        Errors of the database are JournalUnavailableError, or JournalContentError where it is up to what was to be written.
+        """
         try:
             with self._engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
             # The driver's own text may hold what was to be written: only its class is told.
             origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+            if isinstance(error, DataError | IntegrityError) or str(getattr(origin, "sqlstate", "")).startswith(_CONTENT):
+                raise JournalContentError(f"the journal's store refuses an entry: {type(origin).__name__}") from None
             raise JournalUnavailableError(f"the journal's store does not answer: {type(origin).__name__}") from None
 
     def migrate(self) -> None:
@@ -186,6 +204,17 @@ class SqlStore:
         """See `JournalStore.append`."""
         if self._migrates:
             self.migrate()
+        if self._migration is not None:
+            self._migration.ensure()
+        try:
+            return self._append(entries)
+        except JournalContentError:
+            # Two nodes that begin one call in the same moment collide, and the one that comes later sees the other's call.
+            return self._append(entries)
+        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError, JournalFormatError) as error:
+            raise JournalContentError(f"an entry cannot be written: {type(error).__name__}") from None
+
+    def _append(self, entries: Sequence[Entry]) -> list[Verdict]:
         wanted = sorted({entry.session_id for entry in entries})
         with self.transaction() as connection:
             known = {row.session_id: row for row in self._rows(connection, wanted)}
@@ -219,12 +248,19 @@ class SqlStore:
         with self.transaction() as connection:
             return [_row(row) for row in connection.execute(query)]
 
-    def prune(self, before: float) -> int:
+    def prune(self, before: float, *, limit: int = PRUNED_AT_ONCE) -> int:
         """See `JournalStore.prune`."""
         columns = schema.sessions.c
+        # By their beginning, since that is what the index knows; whatever ended before a time began before it.
+        query = (
+            select(columns.session_id)
+            .where(columns.ended.is_(True), columns.started_at < before, columns.written_at < before)
+            .order_by(columns.started_at)
+            .limit(limit)
+        )
         with self.transaction() as connection:
-            query = select(columns.session_id).where(columns.ended.is_(True), columns.written_at < before)
-            old = list(connection.execute(query.with_for_update()).scalars())
+            # Two that prune at once take different calls.
+            old = list(connection.execute(query.with_for_update(skip_locked=True)).scalars())
             for chunk in _chunks(old):
                 connection.execute(delete(schema.entries).where(schema.entries.c.session_id.in_(chunk)))
                 connection.execute(delete(schema.sessions).where(columns.session_id.in_(chunk)))
