@@ -57,3 +57,44 @@ def test_secrets_show_in_no_form_but_the_one_that_travels() -> None:
         assert "key-one" not in text
     assert Settings.from_json(settings.to_json()) == settings
     assert not Secret()
+
+
+ENDPOINTS = '[{"name":"a","url":"wss://a.example/v1/realtime","key":"sk-one"},{"name":"b","url":"wss://b","kind":"azure","key_env":"B_KEY"}]'
+
+
+def test_endpoints_of_the_model_come_from_the_environment_and_their_keys_stay_secret() -> None:
+    settings = from_environment({"ORCHESTRATOR_MODEL_ENDPOINTS": ENDPOINTS, "B_KEY": "az-two"})
+    assert [(found.name, found.kind, found.key.reveal()) for found in settings.endpoints] == [
+        ("a", "openai", "sk-one"),
+        ("b", "azure", "az-two"),
+    ]
+    assert "sk-one" not in repr(settings)
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+def test_without_endpoints_there_is_the_one_that_the_other_settings_describe() -> None:
+    settings = from_environment({"OPENAI_API_KEY": "k", "ORCHESTRATOR_MODEL_URL": "ws://m/v1/realtime"})
+    (endpoint,) = settings.endpoints
+    assert (endpoint.url, endpoint.key.reveal()) == ("ws://m/v1/realtime", "k")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sk-secret", "not a JSON list"),
+        ('[{"name":"a","url":"https://a"}]', "ws://"),
+        ('[{"name":"a","url":"ws://a"},{"name":"a","url":"ws://b"}]', "different"),
+        ('[{"name":"a","url":"ws://a","weight":0}]', "weight"),
+        ('[{"name":"a","url":"ws://a","key_env":"NOT_SET"}]', "NOT_SET"),
+    ],
+)
+def test_endpoints_that_cannot_work_are_refused_without_repeating_them(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as error:
+        from_environment({"ORCHESTRATOR_MODEL_ENDPOINTS": text})
+    assert "sk-secret" not in str(error.value)
+
+
+def test_a_renewal_must_leave_time_before_the_greatest_age() -> None:
+    with pytest.raises(SettingsError, match="model_renew_after"):
+        Settings(model_max_age=60.0)
+    assert Settings(model_max_age=60.0, model_renew_after=50.0).model_max_age == 60.0

@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import msgspec
 
@@ -21,11 +20,12 @@ from orchestrator.channels.base import Channel, ChannelParts, FrameCounts
 from orchestrator.channels.journalling import CallJournal
 from orchestrator.channels.record import CallRecord
 from orchestrator.core.states import SESSION, Machine, SessionSignal, SessionState
-from orchestrator.errors import EndReason, InfrastructureFault, LegClosedError, ModelFault, Refused
+from orchestrator.errors import EndReason, InfrastructureFault, LegClosedError, ModelFault, ModelLostError, Refused
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.events import RealtimeAudio, RealtimeAudioInterrupted, RealtimeSessionEvent, RealtimeToolEnd
 from orchestrator.realtime.model import RealtimeModelConfig
 from orchestrator.realtime.openai_realtime import Dial, OpenAIRealtimeWebSocketModel
+from orchestrator.realtime.renewing import ModelRenewal
 from orchestrator.realtime.session import RealtimeSession
 from orchestrator.settings import Settings
 from orchestrator.telemetry import names
@@ -63,7 +63,10 @@ class CallReporter(Protocol):
 
 
 class CallParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call is made of. `accepted_at` is the monotonic clock, in seconds, when the caller's socket was accepted."""
+    """What a call is made of. `accepted_at` is the monotonic clock, in seconds, when the caller's socket was accepted.
+
+    `renewal` knows the model's endpoints; its pool is shared by the calls of the process.
+    """
 
     session_id: str
     make_channel: ChannelFactory
@@ -72,6 +75,7 @@ class CallParts(msgspec.Struct, frozen=True, kw_only=True):
     run_config: dict[str, Any]
     tool_runner: ToolRunner | None
     metrics: Metrics
+    renewal: ModelRenewal
     reporter: CallReporter
     peer: str
     accepted_at: float
@@ -99,6 +103,8 @@ class Call:
         self._counted = FrameCounts()
         self._dropped = {"in": 0, "out": 0}
         self._speech_started_at: float | None = None
+        # Was the model's connection lost, and is not there again?
+        self._model_away = False
 
     @property
     def channel_name(self) -> str:
@@ -194,8 +200,34 @@ class Call:
         """The caller began or stopped to speak (called by the session)."""
         self._speech_started_at = time.monotonic() if speaking else None
 
+    def on_renewing(self, cause: str) -> None:
+        """The connection to the model is being made anew (called by the session)."""
+        self._model_away = True
+        self._log.warning("model_renewing", cause=cause)
+        if self._parts.journal is not None:
+            self._parts.journal.leg("model", "lost", cause)
+        if self._machine.allows(SessionSignal.MODEL_LOST):
+            self._signal(SessionSignal.MODEL_LOST)
+
+    def on_renewed(self, seconds: float, cause: str) -> None:
+        """The conversation goes on over a new connection (called by the session)."""
+        noticed, self._model_away = self._model_away, False
+        outcome = "renewed" if noticed else "swapped"
+        self._log.info("model_renewed", cause=cause, outcome=outcome, seconds=round(seconds, 4))
+        self._metrics.inc(names.MODEL_RENEWALS_TOTAL, cause=cause, outcome=outcome)
+        if noticed:
+            self._metrics.observe(names.MODEL_RENEWAL_SECONDS, seconds)
+        if self._parts.journal is not None:
+            self._parts.journal.leg("model", "live", cause)
+        if self.state is SessionState.RENEWING:
+            self._signal(SessionSignal.CONNECTED)
+
     def on_ended(self, exception: Exception | None) -> None:
         """The model is gone (called by the session)."""
+        if isinstance(exception, ModelLostError):
+            self._metrics.inc(names.MODEL_RENEWALS_TOTAL, cause=exception.reason.cause or "", outcome="failed")
+            self.end(exception.reason)
+            return
         cause = None if exception is None else getattr(exception, "code", type(exception).__name__)
         self.end(EndReason("model_lost", "the connection to the model ended", cause, "model"))
 
@@ -260,12 +292,11 @@ class Call:
             response_timeout=settings.response_timeout,
             metrics=self._metrics,
             dial=self._parts.dial,
+            renewal=self._parts.renewal,
         )
         run_settings = self._parts.run_config.get("model_settings") or {}
         config: RealtimeModelConfig = {
-            "url": f"{settings.model_url}?model={quote(settings.model_name)}",
-            "headers": {"Authorization": f"Bearer {settings.model_api_key.reveal()}"},
-            # The name again, since the address and the settings must speak of the same model.
+            # Where the model is, and by which key, is the affair of the renewal's endpoints.
             "initial_model_settings": _overlay(  # type: ignore[typeddict-item]
                 run_settings, {**self._channel.model_settings(), "model_name": settings.model_name}
             ),

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from orchestrator.channels.call import Call, CallParts, CallReporter, ChannelFactory
 from orchestrator.channels.journalling import Journals
+from orchestrator.channels.model_endpoints import model_renewal
 from orchestrator.channels.openai import OpenAIChannel
 from orchestrator.channels.twilio import TwilioChannel
 from orchestrator.errors import EndReason
@@ -62,6 +63,7 @@ class SessionHost:
         self._tool_runner = tool_runner
         self._run_config = run_config or {}
         self._dial = dial
+        self._renewal = model_renewal(settings, metrics)
         self._calls: dict[str, tuple[Call, asyncio.Task[None]]] = {}
         # The records of calls that are over, the latest ones.
         self._records: OrderedDict[str, bytes] = OrderedDict()
@@ -105,6 +107,7 @@ class SessionHost:
                 run_config=self._run_config,
                 tool_runner=self._tool_runner,
                 metrics=self._metrics,
+                renewal=self._renewal,
                 reporter=self._reporter,
                 peer=peer,
                 accepted_at=accepted_at,

@@ -31,6 +31,7 @@ from orchestrator.journal.entries import (
     Entry,
     ItemDeleted,
     ItemWritten,
+    LegChanged,
     ResponseEnded,
     ResponseStarted,
     TakenOver,
@@ -143,6 +144,11 @@ class CallJournal:
         self.history(session.history)
         with self._harmless():
             self._event(event, session)
+
+    def leg(self, leg: str, state: str, cause: str | None = None) -> None:
+        """A leg, "caller" or "model", was lost or is back."""
+        with self._harmless():
+            self._write(LegChanged(leg, state, cause=cause))
 
     def history(self, items: Sequence[RealtimeItem]) -> None:
         """Write what is new, changed or gone since the last time."""

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder, caller_gone
+from orchestrator.channels.open_response import OpenResponse
 from orchestrator.channels.openai_policy import (
     PASSED_THROUGH,
     check_item,
@@ -27,7 +28,7 @@ from orchestrator.channels.openai_policy import (
 )
 from orchestrator.core.playback_source import UntrackedPlayback
 from orchestrator.core.states import ResponseState
-from orchestrator.errors import EndReason, WireError
+from orchestrator.errors import EndReason, UserError, WireError
 from orchestrator.realtime.events import RealtimeSessionEvent
 from orchestrator.realtime.openai_realtime import OpenAIRealtimeWebSocketModel
 from orchestrator.telemetry.logs import get_logger
@@ -72,6 +73,8 @@ class OpenAIChannel(LegHolder):
         self._hidden: OrderedDict[str, str | None] = OrderedDict()
         # The agent's messages, the latest ones: only these can be truncated.
         self._spoken: OrderedDict[str, None] = OrderedDict()
+        # What the caller was told of the response under way.
+        self._open = OpenResponse()
 
     @property
     def playback(self) -> UntrackedPlayback:
@@ -99,7 +102,7 @@ class OpenAIChannel(LegHolder):
     def live(self, model: OpenAIRealtimeWebSocketModel) -> None:
         """See the model's events from now on, and hand over what the caller has said in the meantime."""
         self._model = model
-        model.tap(self._on_server_event)
+        model.tap(self._on_server_event, self)
         while self._early:
             self.on_text(self._early.popleft())
 
@@ -117,13 +120,16 @@ class OpenAIChannel(LegHolder):
                 self._on_client_event(event, self._model)
         except WireError as error:
             self._answer_error(error, _event_id(data))
+        except UserError as error:
+            # The model is being reconnected, and what waits for it is as much as may.
+            self._answer_error(WireError("rate_limit_exceeded", error.message), _event_id(data))
 
     def _append(self, event: client.InputAudioBufferAppend, model: OpenAIRealtimeWebSocketModel) -> None:
         """Send the audio on in a message of ours: members that we do not know could mean something to another decoder."""
         if event.event_id is UNSET:
             model.append_payload(event.audio)
         else:
-            model.append_frame(wire.encode(event))
+            model.append_frame(wire.encode(event), event.audio)
 
     def on_binary(self, data: bytes) -> None:
         """The protocol is text."""
@@ -198,8 +204,19 @@ class OpenAIChannel(LegHolder):
             self.leg.send_audio(data)
         elif kind in PASSED_THROUGH:
             self.leg.send_text(data)
+            self._open.note(event)
         else:
             self._translate(event)
+
+    def on_told_again(self, event: Any) -> None:
+        """Take note of an item that a new connection to the model was told of; the caller has seen it long ago."""
+        if isinstance(event, server.ConversationItemAdded) and is_hidden(event.item):
+            self._hide(event.item, self._visible(event.previous_item_id))
+
+    def on_response_lost(self) -> None:
+        """The response under way ends here for the caller: the model's connection is gone."""
+        for event in self._open.end():
+            self._send(event)
 
     def _translate(self, event: Any) -> None:
         match event:
@@ -214,9 +231,11 @@ class OpenAIChannel(LegHolder):
             case server.ResponseOutputItemAdded(item=item) | server.ResponseOutputItemDone(item=item):
                 if not is_hidden(item):
                     self._note_spoken(item)
+                    self._open.note(event)
                     self._send(event)
             case server.ResponseCreated(response=response) | server.ResponseDone(response=response):
                 seen = [item for item in response.output if not is_hidden(item)]
+                self._open.note(event)
                 self._send(msgspec.structs.replace(event, response=msgspec.structs.replace(response, output=seen)))
             case _:
                 pass  # Tool calls, and what is new to us: not for the caller.
@@ -244,14 +263,19 @@ class OpenAIChannel(LegHolder):
         previous = self._visible(event.previous_item_id)
         item = event.item
         if is_hidden(item):
-            item_id = getattr(item, "id", None)
-            if isinstance(item_id, str):
-                self._hidden[item_id] = previous if isinstance(previous, str) else None
-                if len(self._hidden) > MAX_REMEMBERED:
-                    self._hidden.popitem(last=False)
+            self._hide(item, previous)
             return
         self._note_spoken(item)
-        self._send(msgspec.structs.replace(event, previous_item_id=previous))
+        shown = msgspec.structs.replace(event, previous_item_id=previous)
+        self._open.note(shown)
+        self._send(shown)
+
+    def _hide(self, item: types.ServerItem, previous: Any) -> None:
+        item_id = getattr(item, "id", None)
+        if isinstance(item_id, str):
+            self._hidden[item_id] = previous if isinstance(previous, str) else None
+            if len(self._hidden) > MAX_REMEMBERED:
+                self._hidden.popitem(last=False)
 
     def _note_spoken(self, item: types.ServerItem) -> None:
         if isinstance(item, types.MessageItem) and item.role == "assistant" and isinstance(item.id, str):

@@ -21,6 +21,9 @@ __all__ = [
     "HistoryChanged",
     "ItemAdded",
     "ModelCommand",
+    "Renewed",
+    "Renewing",
+    "Rewrite",
     "Send",
     "SessionCommand",
     "SpeechBegan",
@@ -45,7 +48,18 @@ class Emit(msgspec.Struct, frozen=True):
     event: RealtimeModelEvent
 
 
-ModelCommand: TypeAlias = Send | Emit
+class Rewrite(msgspec.Struct, frozen=True):
+    """Tell the model anew of this item as the history has it now.
+
+    It is one that we told the model of, as text, so there is no audio of it there that could be truncated at `audio_end_ms`.
+    """
+
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+ModelCommand: TypeAlias = Send | Emit | Rewrite
 
 
 class ItemAdded(msgspec.Struct, frozen=True):
@@ -122,6 +136,19 @@ class TimedOut(msgspec.Struct, frozen=True):
     """The caller was silent for the configured time."""
 
 
+class Renewing(msgspec.Struct, frozen=True):
+    """The connection to the model is being made anew."""
+
+    cause: str
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The conversation goes on over a new connection, after so many seconds without one."""
+
+    seconds: float
+    cause: str
+
+
 class Ended(msgspec.Struct, frozen=True):
     """The model is gone: in good order (None) or with an exception."""
 
@@ -136,6 +163,8 @@ SessionCommand: TypeAlias = (
     | Fault
     | HistoryChanged
     | ItemAdded
+    | Renewed
+    | Renewing
     | SpeechBegan
     | SpeechEnded
     | StartTool

@@ -12,6 +12,7 @@ from typing import cast
 
 import msgspec
 
+from orchestrator.core.call_items import output_item_id
 from orchestrator.core.items import (
     AssistantAudio,
     AssistantMessageItem,
@@ -74,7 +75,7 @@ class Conversation:
     call, which is part of the call's item here, or a call that is being written. These have their place and no item.
     """
 
-    __slots__ = ("_call_items", "_items", "_order", "_outputs", "_seeded", "_speech", "_tripped")
+    __slots__ = ("_absent", "_call_items", "_items", "_order", "_outputs", "_seeded", "_speech", "_tripped")
 
     def __init__(self) -> None:
         self._items: dict[str, RealtimeItem] = {}
@@ -86,6 +87,8 @@ class Conversation:
         # The item of a call, by call id, and the calls by the item of their output.
         self._call_items: dict[str, str] = {}
         self._outputs: dict[str, str] = {}
+        # Items that the model's present connection was not told of, since there is nothing in them.
+        self._absent: frozenset[str] = frozenset()
         # The guardrails that a message of the agent tripped, by its item.
         self._tripped: dict[str, tuple[str, ...]] = {}
 
@@ -151,7 +154,11 @@ class Conversation:
             self._order[item_id] = None
             return
         order = list(self._order)
-        order.insert(order.index(previous_item_id) + 1, item_id)
+        index = order.index(previous_item_id) + 1
+        while index < len(order) and order[index] in self._absent:
+            # The model does not know of it, or it would have named this one.
+            index += 1
+        order.insert(index, item_id)
         self._order = dict.fromkeys(order)
 
     def output_item(self, call_id: str, output: str, item_id: str, previous_item_id: str | None) -> Change:
@@ -165,6 +172,41 @@ class Conversation:
         if isinstance(known, RealtimeToolCallItem) and known.output is None:
             return self.tool_output(call_item, output)
         return Change.NONE
+
+    def renewed(self, present: Iterable[str]) -> None:
+        """The model's memory was made anew and holds these items, in our order; all others have no place in it."""
+        known = dict.fromkeys(present)
+        order: list[str] = []
+        for item_id in self._order:
+            item = self._items.get(item_id)
+            if item is None:
+                continue  # What was being written, and outputs, which are told of under ids of their own.
+            order.append(item_id)
+            if isinstance(item, RealtimeToolCallItem) and item.call_id is not None:
+                output = output_item_id(item.call_id)
+                if output in known:
+                    order.append(output)
+                    self._outputs[output] = item_id
+        self._order = dict.fromkeys(order)
+        self._absent = frozenset(item_id for item_id in order if item_id not in known)
+
+    def lost(self, item_id: str, text: str) -> Change:
+        """The response that made this message is gone. What the caller has of it stays; with nothing, the item goes.
+
+        `text` is what it had written, for a message that is not spoken.
+        """
+        known = self._items.get(item_id)
+        if not isinstance(known, AssistantMessageItem):
+            return Change.NONE
+        if text and not any(key[0] == item_id for key in self._speech):
+            return self._replace(
+                known, msgspec.structs.replace(known, content=(AssistantText(text=text),), status="incomplete")
+            )
+        if not any((part.text if isinstance(part, AssistantText) else part.transcript) for part in known.content):
+            return self.delete(item_id)
+        if known.status == "completed":
+            return Change.NONE
+        return self._replace(known, msgspec.structs.replace(known, status="incomplete"))
 
     def user_transcript(self, item_id: str, transcript: str) -> Change:
         """Note what the user said in an audio message; it may come long after the message."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from orchestrator.core.items import RealtimeItem
@@ -30,6 +30,9 @@ __all__ = [
     "RealtimeModelOtherEvent",
     "RealtimeModelOutputTextDeltaEvent",
     "RealtimeModelRawServerEvent",
+    "RealtimeModelRenewedEvent",
+    "RealtimeModelRenewingEvent",
+    "RealtimeModelResponseLostEvent",
     "RealtimeModelSpeechStartedEvent",
     "RealtimeModelSpeechStoppedEvent",
     "RealtimeModelToolCallEvent",
@@ -291,6 +294,40 @@ class RealtimeModelRawServerEvent:
     type: Literal["raw_server_event"] = "raw_server_event"
 
 
+@dataclass(slots=True)
+class RealtimeModelResponseLostEvent:
+    """A response will never be finished, since its connection is gone. `item_ids` are the messages that it had begun.
+
+    `texts` holds what it had written in them, by item; what it had spoken is known from its words.
+    """
+
+    response_id: str
+    item_ids: tuple[str, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
+    type: Literal["response_lost"] = "response_lost"
+
+
+@dataclass(slots=True)
+class RealtimeModelRenewingEvent:
+    """The connection to the model is gone, and another is being made; the conversation goes on. `cause` is a short code."""
+
+    cause: str
+    type: Literal["renewing"] = "renewing"
+
+
+@dataclass(slots=True)
+class RealtimeModelRenewedEvent:
+    """The conversation goes on over a new connection, which was told of the items `item_ids`.
+
+    `seconds` passed without one: 0 where the next was ready before the last was given up.
+    """
+
+    seconds: float
+    cause: str
+    item_ids: tuple[str, ...] = ()
+    type: Literal["renewed"] = "renewed"
+
+
 RealtimeModelEvent: TypeAlias = (
     RealtimeModelAudioDoneEvent
     | RealtimeModelAudioEvent
@@ -307,6 +344,9 @@ RealtimeModelEvent: TypeAlias = (
     | RealtimeModelOtherEvent
     | RealtimeModelOutputTextDeltaEvent
     | RealtimeModelRawServerEvent
+    | RealtimeModelRenewedEvent
+    | RealtimeModelRenewingEvent
+    | RealtimeModelResponseLostEvent
     | RealtimeModelSpeechStartedEvent
     | RealtimeModelSpeechStoppedEvent
     | RealtimeModelToolCallEvent

@@ -8,14 +8,14 @@ owns the socket and the clock.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
 
 from orchestrator.core.call_items import CallItems, output_item_id
-from orchestrator.core.commands import Emit, ModelCommand, Send
+from orchestrator.core.commands import Emit, ModelCommand, Rewrite, Send
 from orchestrator.core.events import (
     CachedTokensDetails,
     InputTokensDetails,
@@ -30,6 +30,7 @@ from orchestrator.core.events import (
     RealtimeModelItemPlacedEvent,
     RealtimeModelItemUpdatedEvent,
     RealtimeModelOutputTextDeltaEvent,
+    RealtimeModelResponseLostEvent,
     RealtimeModelSpeechStartedEvent,
     RealtimeModelSpeechStoppedEvent,
     RealtimeModelToolCallEvent,
@@ -43,6 +44,7 @@ from orchestrator.core.inputs import RealtimeModelSendInterrupt
 from orchestrator.core.items import RealtimeToolCallItem
 from orchestrator.core.playback import Cut
 from orchestrator.core.playback_source import PlaybackSource
+from orchestrator.core.replica import Replica
 from orchestrator.core.response import (
     CancelResponse,
     CreateResponse,
@@ -51,6 +53,7 @@ from orchestrator.core.response import (
     ResponseRequest,
     ResponseSequencer,
 )
+from orchestrator.core.states import ResponseState
 from orchestrator.core.wire_items import item_from_wire
 from orchestrator.errors import ModelFault, ResponseTimeoutError
 from orchestrator.usage import Usage
@@ -65,6 +68,8 @@ Commands: TypeAlias = list[ModelCommand]
 MAX_DELETED = 256
 PCM_BYTES_PER_MS = 48.0
 G711_BYTES_PER_MS = 8.0
+# So long after a turn the model's own response is still expected (seconds).
+OWED_SECONDS = 15.0
 
 
 class ModelSession:
@@ -73,8 +78,22 @@ class ModelSession:
     `deadline` says when `expire` must be called.
     """
 
-    def __init__(self, playback: PlaybackSource, *, response_timeout: float = 15.0) -> None:
+    def __init__(
+        self, playback: PlaybackSource, *, response_timeout: float = 15.0, new_id: Callable[[], str] | None = None
+    ) -> None:
         self.playback = playback
+        # Names the items that a client creates without an id, so that one whose confirmation is lost is known.
+        self._new_id = new_id
+        # What the present connection was told of, where the conversation began over another one.
+        self.replica = Replica()
+        # Does the model answer a turn of its own accord? Set by the shell, which knows the settings.
+        self.answers_turns = False
+        # Since when a turn waits for the model's own response.
+        self._owed_since: float | None = None
+        self._speaking = False
+        # The messages of the response under way, with what is written in them, and whether it has called a tool.
+        self._said: dict[str, str] = {}
+        self._called = False
         self.responses = ResponseSequencer(response_timeout)
         # The session as the server last reported it, or None before the first report.
         self.session: types.RealtimeSessionConfig | None = None
@@ -115,6 +134,7 @@ class ModelSession:
         """
         if isinstance(item, types.FunctionCallOutputItem) and item.id is UNSET:
             item = msgspec.structs.replace(item, id=output_item_id(item.call_id))
+        item = self._named(item)
         self._note_created(item)
         commands: Commands = [Send(client.ConversationItemCreate(item=item))]
         if respond:
@@ -126,12 +146,16 @@ class ModelSession:
         if isinstance(event, client.ResponseCreate) and not _out_of_band(event):
             event_id = event.event_id if isinstance(event.event_id, str) else None
             return self._sequence(self.responses.request(ResponseRequest(body=event, event_id=event_id), now))
+        if isinstance(event, client.ResponseCancel) and self.responses.held:
+            self.responses.forget_lost()
+            return []
         if isinstance(event, client.ResponseCancel):
             wanted = event.response_id if isinstance(event.response_id, str) else None
             if wanted is None or wanted == self.responses.active_id:
                 commands = self._sequence(self.responses.cancel(wanted), event)
                 return commands or [Send(event)]
         if isinstance(event, client.ConversationItemCreate):
+            event = msgspec.structs.replace(event, item=self._named(event.item))
             self._note_created(event.item)
         if isinstance(event, client.ConversationItemDelete):
             # A call goes with its outputs, and these first.
@@ -139,7 +163,10 @@ class ModelSession:
             return [*(Send(client.ConversationItemDelete(item_id=output)) for output in outputs), Send(event)]
         if isinstance(event, client.ConversationItemTruncate):
             cut = Cut(event.item_id, event.content_index, float(event.audio_end_ms), float(event.audio_end_ms))
-            return [Send(event), Emit(RealtimeModelAudioInterruptedEvent(event.item_id, event.content_index, cut))]
+            interrupted = Emit(RealtimeModelAudioInterruptedEvent(event.item_id, event.content_index, cut))
+            if event.item_id in self.replica:
+                return [interrupted, Rewrite(event.item_id, event.content_index, event.audio_end_ms)]
+            return [Send(event), interrupted]
         return [Send(event)]
 
     def interrupt(self, request: RealtimeModelSendInterrupt, now: float) -> Commands:
@@ -151,6 +178,7 @@ class ModelSession:
         if not request.playback_only:
             if scope is None:
                 self.responses.abandon()
+                self.responses.forget_lost()
             self._silenced = scope or self.responses.active_id
             commands += self._sequence(self.responses.cancel(scope))
         return commands
@@ -161,6 +189,61 @@ class ModelSession:
         self._beside.clear()
         self._deleted.clear()
         self._silenced = None
+
+    def lost(self, now: float) -> Commands:
+        """The connection is gone, and another will take its place: see `resume`.
+
+        Playback of the response under way is cut at what was heard, and it is asked for again: not when it was interrupted, and
+        not when it has called tools, since their outputs will ask.
+        """
+        active = self.responses.active_id
+        owed = self._is_owed(now)
+        commands: Commands = []
+        again = False
+        if active is not None:
+            again = self.responses.state is ResponseState.ACTIVE and active != self._silenced and not self._called
+            if self._playing == active:
+                commands += [command for command in self._cut(now) if isinstance(command, Emit)]
+            texts = {item_id: text for item_id, text in self._said.items() if text}
+            commands.append(Emit(RealtimeModelResponseLostEvent(active, tuple(self._said), texts)))
+            commands.append(Emit(RealtimeModelTurnEndedEvent(response_id=active, status="incomplete")))
+        self.responses.lost(now, again=again or owed)
+        self._said.clear()
+        self._called = self._speaking = self.has_spoken = False
+        self._owed_since = self._silenced = None
+        self._beside.clear()
+        self._deleted.clear()
+        return commands
+
+    def resume(self, replica: Replica, bodies: Sequence[Mapping[str, Any]], now: float) -> Commands:
+        """There is a new connection, which was told of these items: go on."""
+        self.replica = replica
+        self._call_items = CallItems()
+        for body in bodies:
+            if body["type"] == "function_call":
+                self._call_items.made(body["id"], body["call_id"])
+            elif body["type"] == "function_call_output":
+                self._call_items.answered(body["call_id"], body["id"])
+        return self._sequence(self.responses.resume(now))
+
+    def is_quiet(self, now: float) -> bool:
+        """Does nobody speak, and is nothing under way that another connection would not know of?"""
+        idle = self.responses.state is ResponseState.IDLE and not self.responses.waiting
+        return idle and not (self._speaking or self._beside or self._is_owed(now) or self.playback.is_playing(now))
+
+    def is_private(self, event: server.ServerEvent) -> bool:
+        """Does an event only answer what we told a new connection of? Then it is nobody's news."""
+        if isinstance(event, server.ConversationItemAdded | server.ConversationItemDone | server.ConversationItemCreated):
+            return getattr(event.item, "id", None) in self.replica
+        return isinstance(event, server.ConversationItemDeleted) and self.replica.is_deleting(event.item_id)
+
+    def _is_owed(self, now: float) -> bool:
+        return self._owed_since is not None and now - self._owed_since < OWED_SECONDS
+
+    def _named(self, item: types.Item) -> types.Item:
+        if self._new_id is None or isinstance(item.id, str):
+            return item
+        return msgspec.structs.replace(item, id=self._new_id())
 
     def _note_created(self, item: types.Item) -> None:
         """Remember the parts of a tool call, which whoever deletes it must delete together."""
@@ -179,6 +262,9 @@ class ModelSession:
         cuts = self.playback.interrupt(now) or ([] if latest is None else [latest])
         for cut in cuts:
             commands.append(Emit(RealtimeModelAudioInterruptedEvent(cut.item_id, cut.content_index, cut)))
+            if cut.item_id in self.replica:
+                commands.append(Rewrite(cut.item_id, cut.content_index, int(cut.heard_ms)))
+                continue
             truncate = client.ConversationItemTruncate(
                 item_id=cut.item_id, content_index=cut.content_index, audio_end_ms=int(cut.heard_ms)
             )
@@ -224,6 +310,18 @@ class ModelSession:
         del now
         return [Emit(RealtimeModelAudioDoneEvent(event.item_id, event.content_index))]
 
+    def _on_cleared(self, event: server.InputAudioBufferCleared, now: float) -> Commands:
+        del event, now
+        self._speaking = False
+        return []
+
+    def _on_committed(self, event: server.InputAudioBufferCommitted, now: float) -> Commands:
+        del event
+        self._speaking = False
+        if self.answers_turns:
+            self._owed_since = now
+        return []
+
     def _on_error(self, event: server.ErrorEvent, now: float) -> Commands:
         error = event.error
         race = self.responses.is_race(error.event_id, error.code)
@@ -241,7 +339,7 @@ class ModelSession:
         item_id = event.item.id if isinstance(event.item, types.Item) and isinstance(event.item.id, str) else ""
         if not isinstance(event, server.ConversationItemDone):
             self._deleted.pop(item_id, None)  # Somebody has created it anew.
-        if not item_id or item_id in self._deleted:
+        if not item_id or item_id in self._deleted or item_id in self.replica:
             return []
         if isinstance(event.item, types.FunctionCallOutputItem):
             self._call_items.answered(event.item.call_id, item_id)
@@ -260,6 +358,8 @@ class ModelSession:
 
     def _on_item_deleted(self, event: server.ConversationItemDeleted, now: float) -> Commands:
         del now
+        if self.replica.deleted(event.item_id):
+            return []
         self._call_items.deleted(event.item_id)
         self._deleted[event.item_id] = None
         if len(self._deleted) > MAX_DELETED:
@@ -269,7 +369,7 @@ class ModelSession:
     def _on_item_retrieved(self, event: server.ConversationItemRetrieved, now: float) -> Commands:
         del now
         item = item_from_wire(event.item, None)
-        return [] if item is None else [Emit(RealtimeModelItemUpdatedEvent(item))]
+        return [] if item is None or item.item_id in self.replica else [Emit(RealtimeModelItemUpdatedEvent(item))]
 
     def _on_output_item(self, event: server.ResponseOutputItemAdded | server.ResponseOutputItemDone, now: float) -> Commands:
         del now
@@ -278,11 +378,14 @@ class ModelSession:
             # Calls too: there is no such call in the conversation that an output could answer.
             return []
         if not isinstance(item, RealtimeToolCallItem):
+            if event.response_id == self.responses.active_id:
+                self._said.setdefault(item.item_id, "")
             return [Emit(RealtimeModelItemUpdatedEvent(item))]
         self._call_items.made(item.item_id, item.call_id)
         if not isinstance(event, server.ResponseOutputItemDone) or item.status != "completed":
             return []  # A call that was interrupted while it was written is never carried out.
         self.responses.withdraw(event.response_id)
+        self._called = self._called or event.response_id == self.responses.active_id
         running = msgspec.structs.replace(item, status="in_progress")
         call = RealtimeModelToolCallEvent(
             name=item.name,
@@ -299,6 +402,9 @@ class ModelSession:
             # Out of band: it runs beside the conversation and blocks nothing.
             self._beside.add(event.response.id or "")
             return []
+        self._owed_since = None
+        self._said.clear()
+        self._called = False
         response_id = event.response.id or ""
         cancel = self.responses.created(response_id)
         if cancel:
@@ -316,6 +422,9 @@ class ModelSession:
         response_id = response.id or ""
         if response_id == self._silenced:
             self._silenced = None
+        if response_id == self.responses.active_id:
+            self._said.clear()
+            self._called = False
         if response.status == "failed":
             details = response.status_details
             commands.append(Emit(RealtimeModelErrorEvent(getattr(details, "error", None) or details)))
@@ -339,6 +448,8 @@ class ModelSession:
         return []
 
     def _on_speech_started(self, event: server.InputAudioBufferSpeechStarted, now: float) -> Commands:
+        self._speaking = True
+        self._owed_since = None
         commands: Commands = [Emit(RealtimeModelSpeechStartedEvent(event.item_id, event.audio_start_ms))]
         if self._server_interrupts:
             commands += self._cut(now)
@@ -358,6 +469,8 @@ class ModelSession:
         del now
         if self._is_void(event.response_id, event.item_id):
             return []
+        if event.response_id == self.responses.active_id:
+            self._said[event.item_id] = self._said.get(event.item_id, "") + event.delta
         return [Emit(RealtimeModelOutputTextDeltaEvent(event.item_id, event.delta, event.response_id, event.content_index))]
 
     def _on_transcript_delta(self, event: server.ResponseOutputAudioTranscriptDelta, now: float) -> Commands:
@@ -420,6 +533,8 @@ _HANDLERS: dict[type, Callable[[ModelSession, Any, float], Commands]] = {
     server.ConversationItemInputAudioTranscriptionCompleted: ModelSession._on_transcription,
     server.ConversationItemRetrieved: ModelSession._on_item_retrieved,
     server.ErrorEvent: ModelSession._on_error,
+    server.InputAudioBufferCleared: ModelSession._on_cleared,
+    server.InputAudioBufferCommitted: ModelSession._on_committed,
     server.InputAudioBufferSpeechStarted: ModelSession._on_speech_started,
     server.InputAudioBufferSpeechStopped: ModelSession._on_speech_stopped,
     server.InputAudioBufferTimeoutTriggered: ModelSession._on_input_timeout,

@@ -24,6 +24,9 @@ class PlaybackSource(Protocol):
     def interrupt(self, now: float) -> list[Cut]:
         """Stop playback and say what was cut where; empty when nothing was playing."""
 
+    def is_playing(self, now: float) -> bool:
+        """Tell whether audio is known to be still playing."""
+
 
 class Tracker(Protocol):
     """The part of the guide's playback tracker that matters here."""
@@ -79,6 +82,11 @@ class TrackedPlayback:
                 cuts.append(Cut(*part, heard, sent_ms))
         return cuts
 
+    def is_playing(self, now: float) -> bool:
+        """Tell whether the tracker speaks of something that it has not played to the end of what was sent."""
+        current = self.current(now)
+        return current is not None and current.heard_ms < current.sent_ms
+
     def _heard(self, state: Any, sent_ms: float) -> float:
         """Never more than was sent, whatever the program reports."""
         return min(max(float(state["elapsed_ms"] or 0.0), 0.0), sent_ms)
@@ -101,3 +109,8 @@ class UntrackedPlayback:
         """Nothing to cut: the caller will say."""
         del now
         return []
+
+    def is_playing(self, now: float) -> bool:
+        """Nobody but the caller knows."""
+        del now
+        return False

@@ -81,7 +81,18 @@ class ResponseSequencer:
     the wait for the response before it to end.
     """
 
-    __slots__ = ("_asked", "_asked_until", "_ids", "_machine", "_timeout", "_wait_timeout", "_waiting", "active_id")
+    __slots__ = (
+        "_again",
+        "_asked",
+        "_asked_until",
+        "_held",
+        "_ids",
+        "_machine",
+        "_timeout",
+        "_wait_timeout",
+        "_waiting",
+        "active_id",
+    )
 
     def __init__(self, timeout: float = 15.0, wait_timeout: float = 60.0) -> None:
         self._machine = Machine(ResponseState.IDLE, RESPONSE)
@@ -91,6 +102,10 @@ class ResponseSequencer:
         # Kept while the response that may have served it is active: only then is it known whose response that is.
         self._asked: _Asked | None = None
         self._asked_until: float | None = None
+        # Is there no connection that anything could be asked over?
+        self._held = False
+        # What is asked for again because a connection was lost, as long as it waits.
+        self._again: _Waiting | None = None
         self._ids = 0
         # Id of the response under way, None when there is none or it is only asked for.
         self.active_id: str | None = None
@@ -101,6 +116,11 @@ class ResponseSequencer:
         return self._machine.state
 
     @property
+    def held(self) -> bool:
+        """Does everything wait for a connection?"""
+        return self._held
+
+    @property
     def waiting(self) -> int:
         """How many requests wait in line."""
         return len(self._waiting)
@@ -108,6 +128,8 @@ class ResponseSequencer:
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called, or None."""
+        if self._held:
+            return None
         first = self._waiting[0].give_up_at if self._waiting else None
         if self._asked_until is None or first is None:
             return first if self._asked_until is None else self._asked_until
@@ -186,6 +208,8 @@ class ResponseSequencer:
 
     def expire(self, now: float) -> list[ResponseCommand]:
         """Give up what waited too long. Harmless at any other time."""
+        if self._held:
+            return []
         commands: list[ResponseCommand] = []
         if self._asked is not None and self._asked_until is not None and now >= self._asked_until:
             commands.append(GaveUp("response_timeout", self._asked.request))
@@ -202,7 +226,41 @@ class ResponseSequencer:
         self._waiting.clear()
         self._asked = None
         self._asked_until = None
+        self._held = False
         self.active_id = None
+
+    def lost(self, now: float, *, again: bool) -> None:
+        """The connection is gone, and another will take its place: what is asked for waits until `resume`.
+
+        What was asked for and not answered is asked for again, and so is the response under way if `again`.
+        """
+        asked = self._asked
+        request = None if asked is None or asked.void else asked.request
+        wanted = again or self.state is ResponseState.REQUESTED
+        self._machine.signal(ResponseSignal.RESET)
+        self._asked = None
+        self._asked_until = None
+        self._held = True
+        self.active_id = None
+        if not wanted or (asked is not None and asked.void):
+            return
+        request = request or ResponseRequest()
+        if not self._joins(request):
+            self._again = _Waiting(request, now + self._wait_timeout)
+            self._waiting.appendleft(self._again)
+
+    def forget_lost(self) -> None:
+        """Nobody wants the response any more that is to be asked for again."""
+        if self._again is not None and self._again in self._waiting:
+            self._waiting.remove(self._again)
+        self._again = None
+
+    def resume(self, now: float) -> list[ResponseCommand]:
+        """There is a connection again."""
+        self._held = False
+        self._again = None
+        self._waiting = deque(_Waiting(entry.request, now + self._wait_timeout) for entry in self._waiting)
+        return self._next(now)
 
     def _joins(self, request: ResponseRequest) -> bool:
         """Let an automatic request be served with another one that waits; returns whether there is one."""
@@ -217,7 +275,7 @@ class ResponseSequencer:
         return False
 
     def _next(self, now: float) -> list[ResponseCommand]:
-        if self.state is not ResponseState.IDLE or not self._waiting:
+        if self._held or self.state is not ResponseState.IDLE or not self._waiting:
             return []
         request = self._waiting.popleft().request
         self._asked = _Asked(request.event_id or self._mint("create"), request)

@@ -18,6 +18,8 @@ from orchestrator.core.commands import (
     Fault,
     HistoryChanged,
     ItemAdded,
+    Renewed,
+    Renewing,
     SessionCommand,
     SpeechBegan,
     SpeechEnded,
@@ -41,6 +43,9 @@ from orchestrator.core.events import (
     RealtimeModelItemDeletedEvent,
     RealtimeModelItemPlacedEvent,
     RealtimeModelItemUpdatedEvent,
+    RealtimeModelRenewedEvent,
+    RealtimeModelRenewingEvent,
+    RealtimeModelResponseLostEvent,
     RealtimeModelSpeechStartedEvent,
     RealtimeModelSpeechStoppedEvent,
     RealtimeModelToolCallEvent,
@@ -170,6 +175,20 @@ class SessionCore:
             return self._changed(self.conversation.tool_call(item), item.item_id)
         return self._changed(self.conversation.message(item), item.item_id)
 
+    def _on_renewed(self, event: RealtimeModelRenewedEvent, now: float) -> list[SessionCommand]:
+        del now
+        self.conversation.renewed(event.item_ids)
+        return [Renewed(event.seconds, event.cause)]
+
+    def _on_renewing(self, event: RealtimeModelRenewingEvent, now: float) -> list[SessionCommand]:
+        del now
+        return [Renewing(event.cause)]
+
+    def _on_response_lost(self, event: RealtimeModelResponseLostEvent, now: float) -> list[SessionCommand]:
+        del now
+        changes = [self.conversation.lost(item_id, event.texts.get(item_id, "")) for item_id in event.item_ids]
+        return [HistoryChanged()] if any(change is not Change.NONE for change in changes) else []
+
     def _on_speech_started(self, event: RealtimeModelSpeechStartedEvent, now: float) -> list[SessionCommand]:
         del event, now
         self.turn.speech_started()
@@ -249,6 +268,9 @@ _HANDLERS: dict[type, Callable[[SessionCore, Any, float], list[SessionCommand]]]
     RealtimeModelItemDeletedEvent: SessionCore._on_item_deleted,
     RealtimeModelItemPlacedEvent: SessionCore._on_item_placed,
     RealtimeModelItemUpdatedEvent: SessionCore._on_item_updated,
+    RealtimeModelRenewedEvent: SessionCore._on_renewed,
+    RealtimeModelRenewingEvent: SessionCore._on_renewing,
+    RealtimeModelResponseLostEvent: SessionCore._on_response_lost,
     RealtimeModelSpeechStartedEvent: SessionCore._on_speech_started,
     RealtimeModelSpeechStoppedEvent: SessionCore._on_speech_stopped,
     RealtimeModelToolCallEvent: SessionCore._on_tool_call,

@@ -23,6 +23,12 @@ class SessionObserver(Protocol):
     def on_speech(self, *, speaking: bool) -> None:
         """The caller began or stopped to speak."""
 
+    def on_renewing(self, cause: str) -> None:
+        """The connection to the model is gone, and another is being made."""
+
+    def on_renewed(self, seconds: float, cause: str) -> None:
+        """The conversation goes on over a new connection, after so many seconds without one; 0 where nobody noticed."""
+
     def on_ended(self, exception: Exception | None) -> None:
         """The model is gone."""
 

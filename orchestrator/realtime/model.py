@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from orchestrator.core.events import RealtimeModelEvent
 from orchestrator.core.inputs import RealtimeModelSendEvent
+from orchestrator.core.items import RealtimeItem
 from orchestrator.realtime.audio_formats import duration_ms
 from orchestrator.realtime.config import RealtimeSessionModelSettings
 
@@ -19,6 +20,7 @@ __all__ = [
     "RealtimeModelListener",
     "RealtimePlaybackState",
     "RealtimePlaybackTracker",
+    "RenewableModel",
 ]
 
 
@@ -129,6 +131,17 @@ class DirectModel(Protocol):
 
     def send_nowait(self, event: RealtimeModelSendEvent) -> None:
         """Send something to the model now."""
+
+
+@runtime_checkable
+class RenewableModel(Protocol):
+    """A model whose connection can be made anew in the middle of a conversation, if it is told what was said."""
+
+    def follow(self, history: Callable[[], Sequence[RealtimeItem]]) -> None:
+        """Take the conversation from here; to be called before `connect`."""
+
+    def renew(self, cause: str) -> None:
+        """Replace the connection at the next quiet moment. Raises UserError where this model cannot."""
 
 
 @runtime_checkable

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NotRequired, TypeAlias, TypedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NotRequired, Protocol, TypeAlias, TypedDict
 from urllib.parse import quote
 
 import msgspec
 
-from orchestrator.core.commands import Emit, ModelCommand
+from orchestrator.core.caller_audio import CallerAudio
+from orchestrator.core.commands import Emit, ModelCommand, Rewrite
 from orchestrator.core.events import (
     RealtimeModelConnectionStatusEvent,
     RealtimeModelEndOfStreamEvent,
     RealtimeModelErrorEvent,
+    RealtimeModelEvent,
     RealtimeModelExceptionEvent,
     RealtimeModelRawServerEvent,
 )
@@ -33,15 +36,19 @@ from orchestrator.core.inputs import (
     RealtimeModelSendToolOutput,
     RealtimeModelSendUserInput,
 )
+from orchestrator.core.items import RealtimeItem
 from orchestrator.core.model_session import ModelSession
 from orchestrator.core.playback import PlaybackCursor
 from orchestrator.core.playback_source import PlaybackSource, TrackedPlayback
-from orchestrator.errors import EndReason, LegClosedError, SettingsRefusedError, UserError, WireError
+from orchestrator.errors import EndReason, LegClosedError, ModelLostError, SettingsRefusedError, UserError, WireError
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.config import RealtimeRunConfig, RealtimeSessionModelSettings
+from orchestrator.realtime.connection import ModelConnection
 from orchestrator.realtime.dispatch import agent_settings
 from orchestrator.realtime.listeners import Listeners
 from orchestrator.realtime.model import RealtimeModel, RealtimeModelConfig, RealtimeModelListener, RealtimePlaybackTracker
+from orchestrator.realtime.renewed_link import RenewedLink, Seen, new_item_id, only_endpoint
+from orchestrator.realtime.renewing import ModelRenewal, Target
 from orchestrator.realtime.session_payload import DEFAULT_MODEL_SETTINGS, DEFAULT_REALTIME_MODEL, session_payload
 from orchestrator.realtime.user_input import audio_payload, user_message
 from orchestrator.run_context import RunContextWrapper
@@ -59,6 +66,7 @@ __all__ = [
     "Dial",
     "OpenAIRealtimeSIPModel",
     "OpenAIRealtimeWebSocketModel",
+    "RenewalTap",
     "TransportConfig",
     "WireTap",
     "get_api_key",
@@ -68,6 +76,7 @@ DEFAULT_URL = "wss://api.openai.com/v1/realtime"
 MAX_MESSAGE = 16 * 1024 * 1024
 # By this the refusal of our settings is known; later ones carry a number behind it.
 SETTINGS_ID = "orchestrator_settings"
+TRACING_ID = "orchestrator_tracing"
 # How many updates back a refusal is still known as ours.
 MAX_UPDATES = 16
 # Sees every event of the server, decoded and as bytes, before the session acts on it.
@@ -77,13 +86,27 @@ Dial: TypeAlias = Callable[..., Awaitable[Leg]]
 _CLEAN = {1000, 1001}
 
 
+class RenewalTap(Protocol):
+    """The part of a channel that hears what a renewal means for a caller who speaks the same protocol."""
+
+    def on_told_again(self, event: Any) -> None:
+        """Take note of an event that answers what a new connection was told. The caller has seen it long ago."""
+
+    def on_response_lost(self) -> None:
+        """The connection is gone, and the response under way with it: the caller must be told its end."""
+
+
 class TransportConfig(TypedDict):
-    """Tuning of the connection. Times are seconds, None switches the keepalive off; `max_size` is bytes."""
+    """Tuning of the connection. Times are seconds, None switches the keepalive off; `max_size` is bytes.
+
+    With `renew` a connection that is lost or grows old is replaced, and the conversation goes on; without, it ends the session.
+    """
 
     ping_interval: NotRequired[float | None]
     ping_timeout: NotRequired[float | None]
     handshake_timeout: NotRequired[float]
     max_size: NotRequired[int]
+    renew: NotRequired[bool]
 
 
 async def get_api_key(key: Any) -> str | None:
@@ -96,7 +119,7 @@ async def get_api_key(key: Any) -> str | None:
 
 
 class OpenAIRealtimeWebSocketModel(RealtimeModel):
-    """One connection to a Realtime API endpoint.
+    """One model session at a Realtime API endpoint. With `renewal`, it goes on over as many connections as it takes.
 
     `playback` knows what the caller heard; by default a cursor that assumes playback starts when audio arrives. Not safe to
     use from several threads: all of it belongs to the event loop that called `connect`.
@@ -113,7 +136,9 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         response_timeout: float = 15.0,
         metrics: Metrics | None = None,
         dial: Dial = connect,
+        renewal: ModelRenewal | None = None,
     ) -> None:
+        self._renewal = renewal
         self._dial = dial
         self.model = DEFAULT_REALTIME_MODEL
         self._transport_config = transport_config or {}
@@ -123,8 +148,14 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         self._listeners = Listeners()
         self._session: ModelSession | None = None
         self._leg: Leg | None = None
+        self._connection: ModelConnection | None = None
+        self._link: RenewedLink | None = None
+        # Where the caller's frames are kept that another connection would have to be told.
+        self._audio: CallerAudio | None = None
+        self._history: Callable[[], Sequence[RealtimeItem]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tap: WireTap | None = None
+        self._renewal_tap: RenewalTap | None = None
         self._tracker: RealtimePlaybackTracker | None = None
         self._closing = False
         self._call_attached = False
@@ -137,9 +168,20 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         """The state of the model session while connected."""
         return self._session
 
-    def tap(self, tap: WireTap | None) -> None:
+    def tap(self, tap: WireTap | None, renewal: RenewalTap | None = None) -> None:
         """Let a channel that speaks the same protocol see the server's events; None removes it."""
         self._tap = tap
+        self._renewal_tap = renewal
+
+    def follow(self, history: Callable[[], Sequence[RealtimeItem]]) -> None:
+        """Take the conversation from here when the connection is made anew; to be called before `connect`."""
+        self._history = history
+
+    def renew(self, cause: str = "demanded") -> None:
+        """Replace the connection at the next quiet moment. Raises UserError for a model that was not made to."""
+        if self._link is None:
+            raise UserError('this connection cannot be renewed: make the model with transport_config={"renew": True}')
+        self._link.renew(cause)
 
     def add_listener(self, listener: RealtimeModelListener) -> None:
         """Add a listener; adding one twice has no effect."""
@@ -164,7 +206,6 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         model_name = settings.get("model_name") or self.model
         self._tracker = options.get("playback_tracker")
         playback = self._playback or (TrackedPlayback(self._tracker) if self._tracker else PlaybackCursor())
-        self._session = ModelSession(playback, response_timeout=self._response_timeout)
         self._closing = False
         self._updates.clear()
         self._updates_sent = 0
@@ -172,8 +213,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         target = f"call_id={quote(call_id)}" if call_id else f"model={quote(model_name)}"
         url = options.get("url") or f"{DEFAULT_URL}?{target}"
         try:
-            headers = await _headers(options)
-            self._leg = await self._dial(url, self, headers=headers, options=self._leg_options())
+            await self._open(url, options, playback)
             self._refuse_closed()
             self.model = model_name
             self._update_session(settings)
@@ -181,9 +221,32 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         except BaseException:
             if self._leg is not None:
                 self._leg.abort(EndReason("connect_failed"))
-            self._leg = None
+            if self._link is not None:
+                await self._link.aclose()
+            self._leg = self._connection = self._link = self._audio = None
             self._session = None
             raise
+
+    async def _open(self, url: str, options: RealtimeModelConfig, playback: PlaybackSource) -> None:
+        """Open the first connection: over the endpoints of the renewal, or else to this address."""
+        renewal = self._renewal
+        if renewal is None and self._transport_config.get("renew"):
+            renewal = only_endpoint(Target(url, lambda: _headers(options)))
+        if renewal is None or self._history is None or self._call_attached:
+            # A call that is joined is not ours to begin anew.
+            self._session = ModelSession(playback, response_timeout=self._response_timeout)
+            connection = self._connection = ModelConnection(self)
+            connection.in_use = True
+            headers = await _headers(options)
+            self._leg = await self._dial(url, connection, headers=headers, options=self._leg_options())
+            connection.leg = self._leg
+            return
+        session = self._session = ModelSession(playback, response_timeout=self._response_timeout, new_id=new_item_id)
+        link = self._link = RenewedLink(self, renewal, session, self._history)
+        self._audio = link.carry.audio
+        connection = await link.open()
+        self._refuse_closed()
+        self.on_message(connection, connection.greeted.result())
 
     async def send_event(self, event: RealtimeModelSendEvent) -> None:
         """Send something to the model. Raises UserError when not connected, WireError for a raw message that is malformed."""
@@ -192,30 +255,37 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
     def send_nowait(self, event: RealtimeModelSendEvent) -> None:
         """Send something to the model now; see `send_event`."""
         session = self._session
-        if session is None or self._leg is None:
+        if session is None or not self._goes_on():
             raise UserError("the model is not connected: enter the session first")
+        if self._link is not None and not isinstance(event, RealtimeModelSendAudio | RealtimeModelSendToolOutput):
+            self._link.refuse_when_full()
         now = self._now()
         match event:
             case RealtimeModelSendAudio(audio, commit):
                 self.append_payload(audio_payload(audio))
                 if commit:
-                    self._perform(session.send_client_event(client.InputAudioBufferCommit(), now))
+                    self.perform(session.send_client_event(client.InputAudioBufferCommit(), now))
             case RealtimeModelSendUserInput(user_input):
-                self._perform(session.send_item(user_message(user_input), now, respond=True))
+                self.perform(session.send_item(user_message(user_input), now, respond=True))
             case RealtimeModelSendToolOutput(call, output, start_response):
                 item = types.FunctionCallOutputItem(call_id=call.call_id, output=output)
-                self._perform(session.send_item(item, now, respond=start_response, after=call.response_id))
+                self.perform(session.send_item(item, now, respond=start_response, after=call.response_id))
             case RealtimeModelSendInterrupt():
-                self._perform(session.interrupt(event, now))
+                self.perform(session.interrupt(event, now))
             case RealtimeModelSendSessionUpdate(settings):
                 self._update_session(settings)
             case RealtimeModelSendRawMessage(message):
                 self.send_client_event(_raw_event(message))
 
     def send_client_event(self, event: client.ClientEvent) -> None:
-        """Send a client event of the protocol, in its turn where it asks for a response."""
+        """Send a client event of the protocol, in its turn where it asks for a response.
+
+        Raises UserError while the connection is being made anew and too much waits for that.
+        """
         if self._session is not None:
-            self._perform(self._session.send_client_event(event, self._now()))
+            if self._link is not None:
+                self._link.refuse_when_full()
+            self.perform(self._session.send_client_event(event, self._now()))
 
     def append_payload(self, payload: str) -> None:
         """Send caller audio that is base64 already. This is the caller's audio path: one splice and one write.
@@ -224,18 +294,25 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         """
         if '"' in payload or "\\" in payload or not payload.isascii():
             self._metrics.inc(WIRE_ERRORS_TOTAL, side="caller", code="invalid_audio")
-        elif self._leg is not None:
-            self._leg.send_audio(wire.append_frame(payload))
+        else:
+            if self._audio is not None:
+                self._audio.push(payload)
+            if self._leg is not None:
+                self._leg.send_audio(wire.append_frame(payload))
 
-    def append_frame(self, frame: bytes) -> None:
-        """Send a whole `input_audio_buffer.append` that has been decoded once, so is known to be one."""
+    def append_frame(self, frame: bytes, payload: str) -> None:
+        """Send a whole `input_audio_buffer.append` that was decoded once, so is known to be one; `payload` is its audio."""
+        if self._audio is not None:
+            self._audio.push(payload)
         if self._leg is not None:
             self._leg.send_audio(frame)
 
     @property
     def frames_dropped(self) -> int:
         """Caller audio that the model's side did not take in time."""
-        return 0 if self._leg is None else self._leg.statistics().messages_dropped
+        now = 0 if self._leg is None else self._leg.statistics().messages_dropped
+        link = self._link
+        return now if link is None else now + link.dropped_before + link.carry.audio.frames_lost
 
     async def close(self) -> None:
         """Close the connection. Harmless when it is closed; cancelling it leaves the close under way."""
@@ -243,16 +320,15 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         leg, self._leg = self._leg, None
         if leg is not None:
             leg.close()
+        if self._link is not None:
+            await self._link.aclose()
+        if leg is not None:
             await leg.wait_closed()
         await self._listeners.aclose()
         self._disconnected()
 
-    def on_open(self, leg: Leg) -> None:
-        """Take the leg: the server's first messages may come before `connect` has returned (called by the leg)."""
-        self._leg = leg
-
-    def on_text(self, data: bytes) -> None:
-        """Take in a message of the server (called by the leg)."""
+    def on_message(self, connection: ModelConnection, data: bytes) -> None:
+        """Take in a message of the server (called by the connection in use)."""
         session = self._session
         if session is None:
             return
@@ -262,8 +338,13 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
             self._metrics.inc(WIRE_ERRORS_TOTAL, side="model", code=error.wire_code)
             self._listeners.emit(RealtimeModelErrorEvent(error))
             return
-        if self._tap is not None:
-            self._tap(event, data)
+        seen = Seen.BY_ALL if self._link is None else self._link.screen(connection, event)
+        if seen is Seen.BY_NOBODY:
+            return
+        if seen is Seen.BY_ALL:
+            self._show(event, data)
+        elif self._renewal_tap is not None:
+            self._renewal_tap.on_told_again(event)
         if self._listeners.wants_raw:
             self._listeners.emit(RealtimeModelRawServerEvent(msgspec.json.decode(data)))
         if isinstance(event, wire.ErrorEvent) and event.error.event_id in self._updates:
@@ -272,16 +353,31 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         if isinstance(event, wire.UnknownEvent):
             self._metrics.inc(WIRE_UNKNOWN_EVENTS_TOTAL, side="model")
             return
-        self._perform(session.receive(event, self._now()))
+        self.perform(session.receive(event, self._now()))
 
-    def on_binary(self, data: bytes) -> None:
-        """Take in a binary message, which the protocol does not know (called by the leg)."""
-        del data
+    def _show(self, event: Any, data: bytes) -> None:
+        """Let the caller see an event, if it speaks the same protocol."""
+        if self._tap is None:
+            return
+        if self._link is not None and self._link.carry.offset_ms:
+            shown = self._link.as_the_caller_counts(event)
+            if shown is not event:
+                event, data = shown, wire.encode(shown)
+        self._tap(event, data)
+
+    def on_binary_message(self) -> None:
+        """Take in a binary message, which the protocol does not know (called by the connection)."""
         self._metrics.inc(WIRE_ERRORS_TOTAL, side="model", code="binary_frame")
 
-    def on_closed(self, reason: EndReason) -> None:
-        """Take in the end of the connection (called by the leg)."""
+    def on_lost(self, connection: ModelConnection, reason: EndReason) -> None:
+        """Take in the end of a connection (called by it)."""
+        if connection is not self._connection or not connection.in_use:
+            return
+        if self._link is not None and not self._closing and self._session is not None:
+            self._link.lost(connection)
+            return
         leg, self._leg = self._leg, None
+        self._connection = None
         self._disconnected()
         if self._closing:
             return
@@ -290,6 +386,39 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
             self._listeners.emit(RealtimeModelEndOfStreamEvent())
         else:
             self._listeners.emit(RealtimeModelExceptionEvent(LegClosedError(reason), "the connection to the model ended"))
+
+    # --- LinkHost -----------------------------------------------------------------------------------------------------
+
+    async def dial_target(self, target: Target, connection: ModelConnection) -> None:
+        """Open a leg for a connection (called by the renewal)."""
+        headers = await target.headers()
+        connection.leg = await self._dial(target.url, connection, headers=headers, options=self._leg_options())
+
+    def use(self, connection: ModelConnection | None) -> None:
+        """Send over this connection from now on (called by the renewal)."""
+        self._connection = connection
+        self._leg = None if connection is None else connection.leg
+
+    def emit(self, event: RealtimeModelEvent) -> None:
+        """Report an event to the listeners (called by the renewal)."""
+        self._listeners.emit(event)
+
+    def report(self, event: Any) -> None:
+        """Tell the caller what no server tells it (called by the renewal)."""
+        if self._tap is not None:
+            event = msgspec.structs.replace(event, event_id=f"event_{secrets.token_hex(10)}")
+            self._tap(event, wire.encode(event))
+
+    def response_lost(self) -> None:
+        """Tell the caller that the response under way is over (called by the renewal)."""
+        if self._renewal_tap is not None:
+            self._renewal_tap.on_response_lost()
+
+    def gone(self, code: str) -> None:
+        """There will be no connection any more (called by the renewal)."""
+        self._disconnected()
+        reason = EndReason("model_lost", "the connection to the model cannot be made anew", code, "model")
+        self._listeners.emit(RealtimeModelExceptionEvent(ModelLostError(reason), "the connection to the model ended"))
 
     def _disconnected(self) -> None:
         if self._timer is not None:
@@ -319,16 +448,28 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         if self._call_attached:
             # Chosen when the call was accepted, and it cannot change.
             del payload["model"]
+        elif self._link is not None:
+            payload["model"] = self._link.model_name or payload["model"]
         self._refuse_new_voice(payload["audio"]["output"]["voice"])
         if self._tracker is not None:
             self._tracker.set_audio_format(payload["audio"]["output"].get("format"))
-        if self._leg is not None:
+        if self._goes_on():
             self._updates_sent += 1
             event_id = SETTINGS_ID if self._updates_sent == 1 else f"{SETTINGS_ID}_{self._updates_sent}"
             self._updates[event_id] = settings
             if len(self._updates) > MAX_UPDATES:
                 self._updates.popitem(last=False)
+            self._send_settings(event_id, payload)
+
+    def _send_settings(self, event_id: str, payload: Mapping[str, Any]) -> None:
+        if self._link is not None:
+            self._link.settings_sent(event_id, payload)
+        if self._leg is not None:
             self._leg.send_text(msgspec.json.encode({"type": "session.update", "event_id": event_id, "session": payload}))
+
+    def _goes_on(self) -> bool:
+        """Is there a connection, or will there be one?"""
+        return self._leg is not None or (self._link is not None and self._link.going_on)
 
     def _refused(self, error: types.ErrorDetails) -> None:
         """The model refused settings as a whole. Without the first go no further: the provider's own are in their place."""
@@ -361,19 +502,25 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
     def _trace(self, settings: Mapping[str, Any]) -> None:
         """Switch the provider's own recording on, if the program asks for it: it keeps what was said."""
         tracing = settings.get("tracing")
-        if tracing is None or self._leg is None:
+        if tracing is None or not self._goes_on():
             return
         if isinstance(tracing, Mapping):
             tracing = {key: tracing.get(key) for key in ("workflow_name", "group_id", "metadata")}
-        update = {"type": "session.update", "session": {"type": "realtime", "tracing": tracing}}
-        self._leg.send_text(msgspec.json.encode(update))
+        self._send_settings(TRACING_ID, {"type": "realtime", "tracing": tracing})
 
-    def _perform(self, commands: list[ModelCommand]) -> None:
+    def perform(self, commands: list[ModelCommand]) -> None:
+        """Perform commands of the session, in order."""
+        link = self._link
         for command in commands:
             if isinstance(command, Emit):
                 self._listeners.emit(command.event)
-            elif self._leg is not None:
-                self._leg.send_text(wire.encode(command.event))
+            elif isinstance(command, Rewrite):
+                if link is not None:
+                    link.rewrite(command)
+            else:
+                event = command.event if link is None else link.sending(command.event)
+                if self._leg is not None:
+                    self._leg.send_text(wire.encode(event))
         self._arm()
 
     def _arm(self) -> None:
@@ -390,7 +537,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
     def _expire(self) -> None:
         self._timer = None
         if self._session is not None:
-            self._perform(self._session.expire(self._now()))
+            self.perform(self._session.expire(self._now()))
 
 
 async def _headers(options: RealtimeModelConfig) -> dict[str, str]:

@@ -7,7 +7,7 @@ items as they were, speech as speech.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +45,27 @@ class Seed:
     messages: list[RealtimeModelSendRawMessage]
 
 
-def plan_seed(items: Iterable[RealtimeItem], *, pending: Container[str] = ()) -> Seed:
+def _no_audio(item_id: str) -> str | None:
+    del item_id
+    return None
+
+
+def plan_seed(
+    items: Iterable[RealtimeItem], *, pending: Container[str] = (), audio: Callable[[str], str | None] = _no_audio
+) -> Seed:
     """Plan how to begin with these items, in order.
 
     What has no words and no image is left out, in the history too: the model could not know of it. Ids that the API would
     refuse are made short in both. A call without an output gets `UNKNOWN_OUTCOME` for one, unless its call id is in `pending`:
-    then its output is still to come. Raises UserError for two items with one id.
+    then its output is still to come. `audio` returns what was said in an item whose words are not known, as base64 in the
+    session's input format. Raises UserError for two items with one id.
     """
     kept: list[RealtimeItem] = []
     messages: list[RealtimeModelSendRawMessage] = []
     seen: set[str] = set()
     for item in items:
         renamed = _renamed(item, pending)
-        bodies = _call_bodies(renamed) if isinstance(renamed, RealtimeToolCallItem) else _message_bodies(renamed)
+        bodies = _call_bodies(renamed) if isinstance(renamed, RealtimeToolCallItem) else _message_bodies(renamed, audio)
         if not bodies:
             continue
         if renamed.item_id in seen:
@@ -94,8 +102,11 @@ def _call_bodies(item: RealtimeToolCallItem) -> list[dict[str, Any]]:
     return [call, answer | {"output": item.output}]
 
 
-def _message_bodies(item: RealtimeMessageItem) -> list[dict[str, Any]]:
+def _message_bodies(item: RealtimeMessageItem, audio: Callable[[str], str | None]) -> list[dict[str, Any]]:
     content = [part for part in map(_part, item.content) if part is not None]
+    if any(isinstance(part, InputAudio) and part.transcript is None for part in item.content):
+        spoken = audio(item.item_id)
+        content += [] if spoken is None else [{"type": "input_audio", "audio": spoken}]
     return [{"id": item.item_id, "type": "message", "role": item.role, "content": content}] if content else []
 
 

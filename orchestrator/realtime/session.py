@@ -18,6 +18,8 @@ from orchestrator.core.commands import (
     Fault,
     HistoryChanged,
     ItemAdded,
+    Renewed,
+    Renewing,
     SessionCommand,
     SpeechBegan,
     SpeechEnded,
@@ -63,7 +65,13 @@ from orchestrator.realtime.guarding import Guarding
 from orchestrator.realtime.handing_off import HandingOff
 from orchestrator.realtime.hooks_caller import HooksCaller
 from orchestrator.realtime.inside import Inside
-from orchestrator.realtime.model import DirectModel, RealtimeModel, RealtimeModelConfig, RealtimeModelListener
+from orchestrator.realtime.model import (
+    DirectModel,
+    RealtimeModel,
+    RealtimeModelConfig,
+    RealtimeModelListener,
+    RenewableModel,
+)
 from orchestrator.realtime.resuming import answer_known, resume_calls
 from orchestrator.realtime.resumption import REJECTION_MESSAGE, Resumption, plan_resumption
 from orchestrator.realtime.seeding import plan_seed
@@ -198,6 +206,8 @@ class RealtimeSession(RealtimeModelListener):
         if self._direct is None:
             self._sender = Sender(self._model, inside.fault)
         self._hub.open()
+        if isinstance(self._model, RenewableModel):
+            self._model.follow(lambda: self._inside.core.conversation.items)
         self._model.add_listener(self)
         config: RealtimeModelConfig = {**self._model_config, "initial_model_settings": settings}  # type: ignore[typeddict-item]
         # The model of a call that is joined was chosen by who accepted it.
@@ -290,6 +300,17 @@ class RealtimeSession(RealtimeModelListener):
         self._refuse_closed()
         await self._switch.make(prepared)
 
+    async def renew_model(self, cause: str = "demanded") -> None:
+        """Replace the connection to the model at the next quiet moment: another is opened and told of the conversation first.
+
+        Returns at once, and the program notices nothing more. `cause` is a short code for metrics. Raises UserError where the
+        model cannot do this: it must have been made with `renewal`, or with `transport_config={"renew": True}`.
+        """
+        self._refuse_closed()
+        if not isinstance(self._model, RenewableModel):
+            raise UserError("this model cannot renew its connection")
+        self._model.renew(cause)
+
     async def approve_tool_call(self, call_id: str, *, always: bool = False) -> None:
         """Let a tool call that waits run; `always` does so for all further calls of this tool by this agent.
 
@@ -367,6 +388,12 @@ class RealtimeSession(RealtimeModelListener):
                     inside.fault(error)
                 case TimedOut():
                     emit(RealtimeInputAudioTimeoutTriggered(inside.info))
+                case Renewing(cause):
+                    if self._hub.observer is not None:
+                        self._hub.observer.on_renewing(cause)
+                case Renewed(seconds, cause):
+                    if self._hub.observer is not None:
+                        self._hub.observer.on_renewed(seconds, cause)
                 case Ended(exception):
                     self._ended = True
                     inside.spans.model_lost(exception)

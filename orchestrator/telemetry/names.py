@@ -24,6 +24,9 @@ __all__ = [
     "JOURNAL_SPOOLED",
     "JOURNAL_WAITING",
     "MODEL_CONNECT_SECONDS",
+    "MODEL_ENDPOINT_HEALTH",
+    "MODEL_RENEWALS_TOTAL",
+    "MODEL_RENEWAL_SECONDS",
     "REFUSALS_TOTAL",
     "SESSIONS",
     "SESSION_ACTORS",
@@ -91,6 +94,9 @@ TELEMETRY_REJECTED_TOTAL = _PREFIX + "telemetry_rejected_total"
 FIRST_AUDIO_SECONDS = _PREFIX + "first_audio_seconds"
 BARGE_IN_SECONDS = _PREFIX + "barge_in_seconds"
 MODEL_CONNECT_SECONDS = _PREFIX + "model_connect_seconds"
+MODEL_ENDPOINT_HEALTH = _PREFIX + "model_endpoint_health"
+MODEL_RENEWALS_TOTAL = _PREFIX + "model_renewals_total"
+MODEL_RENEWAL_SECONDS = _PREFIX + "model_renewal_seconds"
 TOOL_SECONDS = _PREFIX + "tool_seconds"
 TOOL_CALLS_TOTAL = _PREFIX + "tool_calls_total"
 TOOLS_UNCONFIRMED_TOTAL = _PREFIX + "tools_unconfirmed_total"
@@ -164,6 +170,24 @@ _SPECS = (
         kind=Kind.HISTOGRAM,
         help="From dialling the model endpoint to an open leg.",
         buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0),
+    ),
+    Spec(
+        name=MODEL_ENDPOINT_HEALTH,
+        kind=Kind.GAUGE,
+        help="Session actors that use the endpoint, those whose circuit is open counted 0 and those that try it again 0.5.",
+        labels=(Label("endpoint"),),
+    ),
+    Spec(
+        name=MODEL_RENEWALS_TOTAL,
+        kind=Kind.COUNTER,
+        help="Connections to a model that were made anew after a loss (renewed), beforehand (swapped), or not (failed).",
+        labels=(Label("cause", ("connection_lost", "age")), Label("outcome", ("renewed", "swapped", "failed"), closed=True)),
+    ),
+    Spec(
+        name=MODEL_RENEWAL_SECONDS,
+        kind=Kind.HISTOGRAM,
+        help="From the loss of a connection to a model to the next one in use.",
+        buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
     ),
     Spec(
         name=TOOL_SECONDS,

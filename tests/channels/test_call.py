@@ -66,11 +66,12 @@ async def test_a_program_that_is_wrong_is_not_a_model_that_is_away(world: Any) -
     assert caller.leg.close_code == 1011
 
 
-async def test_a_model_that_closes_first_ends_the_call_as_lost(world: Any) -> None:
+async def test_a_model_that_closes_and_takes_nobody_back_ends_the_call_as_lost(world: Any) -> None:
     session_id, caller = await enter(world)
+    world.refuse_dial = LegConnectError("refused", 401)
     world.endpoint.close(1000)
     reason = await world.over(session_id)
-    assert (reason.code, reason.by) == ("model_lost", "model")
+    assert (reason.code, reason.cause, reason.by) == ("model_lost", "invalid_api_key", "model")
     assert caller.of("error")[-1]["error"]["code"] == "model_lost"
     assert caller.leg.close_code == 1011
 

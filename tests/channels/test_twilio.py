@@ -214,10 +214,13 @@ async def test_a_model_that_cannot_be_reached_ends_the_call_with_that_reason(wor
     assert caller.leg.close_code == 1011
 
 
-async def test_a_model_that_is_lost_ends_the_call_with_that_reason(world: Any) -> None:
+async def test_a_model_that_is_lost_for_good_ends_the_call_with_that_reason(world: Any) -> None:
     session_id, caller = await dial(world)
+    world.refuse_dial = LegConnectError("cannot connect to model:443: refused")
     world.endpoint.cut()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    assert session_id not in world.reporter.ends
+    await asyncio.sleep(60)
     assert world.reporter.ends[session_id].code == "model_lost"
     assert caller.leg.close_code == 1011
 
