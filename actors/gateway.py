@@ -6,6 +6,7 @@ import asyncio
 import os
 
 import msgspec
+import ray
 from prometheus_client import ProcessCollector
 from ray.actor import ActorHandle
 
@@ -23,6 +24,8 @@ from orchestrator.telemetry.metrics import RegistryMetrics
 __all__ = ["GatewayActor"]
 
 REPORT_INTERVAL = 1.0
+# Seconds. Session actors look for a new gateway at least once a second.
+LISTENER_WITHIN = 2.5
 
 
 class GatewayActor:
@@ -43,9 +46,11 @@ class GatewayActor:
         self._store, spool = open_journal(self._settings, node=node)
         self._journal = JournalDesk(lambda desk: JournalWriter(self._store, spool, desk), metrics)
         self._server = GatewayServer(self._settings, metrics, node=node, journal=self._journal)
-        self._links = NodeLinkServer(link_path, self._server)
+        self._links = NodeLinkServer(link_path, self._server.sessions)
         self._links.start()
-        await self._server.start()
+        # The session actors kept the listening socket of the gateway that was here before.
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        await self._server.start(listener_within=LISTENER_WITHIN if again else 0.0)
         self._supervisor: ActorHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._reports = self._loop.create_task(self._report_for_ever(), name="report")

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -30,7 +30,12 @@ from orchestrator.cluster.link_messages import (
     JournalAcknowledged,
     JournalLost,
     JournalRefused,
+    ListenerKept,
+    Recover,
     Refused,
+    Release,
+    SessionHeld,
+    StateParcel,
     decode_from_actor,
     decode_from_gateway,
     encode,
@@ -55,6 +60,9 @@ _MAX_FDS: Final = 4
 _SHORTAGE: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 _SHORTAGE_DELAY: Final = 0.02
 
+# How many descriptors come with a message: a socket, and for a session its page.
+_DESCRIPTORS: Final[Mapping[type, int]] = {Adopt: 2, Recover: 2, SessionHeld: 2, ListenerKept: 1}
+
 _log = get_logger()
 
 
@@ -76,7 +84,7 @@ class Link:
         self._on_data = on_data
         self._on_lost = on_lost
         self._queue_limit = queue_limit
-        self._queue: deque[tuple[bytes, int | None]] = deque()
+        self._queue: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
         self._ending: EndReason | None = None
@@ -93,26 +101,29 @@ class Link:
         """How many messages wait for the other side to read."""
         return len(self._queue)
 
-    def offer(self, message: FromActor | FromGateway, fd: int | None = None) -> bool:
+    def offer(self, message: FromActor | FromGateway, fds: tuple[int, ...] = ()) -> bool:
         """Send a message that may be refused: False, and nothing is taken, when the queue is full or the link has ended.
 
-        On True the link owns `fd`, and closes it once it is sent or the link has ended. Raises WireError for a message that
-        is too large; then nothing is taken either.
+        On True the link owns `fds`, and closes them once they are sent or the link has ended. Raises WireError for a message
+        that is too large; then nothing is taken either.
         """
         data = encode(message)
         if self._ending is not None or len(self._queue) >= self._queue_limit:
             return False
-        self._queue.append((data, fd))
+        self._queue.append((data, fds))
         if len(self._queue) == 1:
             self._flush()
         return True
 
-    def send(self, message: FromActor | FromGateway) -> None:
+    def send(self, message: FromActor | FromGateway, fds: tuple[int, ...] = ()) -> None:
         """Send a message that must not be lost: where the queue is full the link ends with `link_overflow`.
 
-        Does nothing once the link has ended. Raises WireError for a message that is too large.
+        Does nothing once the link has ended. The link owns `fds` in any case. Raises WireError for a message that is too large.
         """
-        if not self.offer(message) and self._ending is None:
+        if self.offer(message, fds):
+            return
+        _close_all(fds)
+        if self._ending is None:
             self.close(EndReason("link_overflow", "the other side of the node link does not read", by="peer"))
 
     def close(self, reason: EndReason) -> None:
@@ -125,20 +136,20 @@ class Link:
         if self._retry is not None:
             self._retry.cancel()
         self._sock.close()
-        for _, fd in self._queue:
-            _close_all([] if fd is None else [fd])
+        for _, fds in self._queue:
+            _close_all(fds)
         self._queue.clear()
         self._loop.call_soon(self._on_lost, self, reason)
 
     def _flush(self) -> None:
         self._retry = None
         while self._queue:
-            data, fd = self._queue[0]
+            data, fds = self._queue[0]
             try:
-                if fd is None:
-                    self._sock.send(data)
+                if fds:
+                    socket.send_fds(self._sock, [data], fds)
                 else:
-                    socket.send_fds(self._sock, [data], [fd])
+                    self._sock.send(data)
             except (BlockingIOError, InterruptedError):
                 self._loop.add_writer(self._sock.fileno(), self._flush)
                 return
@@ -150,7 +161,7 @@ class Link:
                     self._lose(error)
                 return
             self._queue.popleft()
-            _close_all([] if fd is None else [fd])
+            _close_all(fds)
         self._loop.remove_writer(self._sock.fileno())
 
     def _on_readable(self) -> None:
@@ -229,13 +240,25 @@ class NodeLinkServer:
         _log.error("node_link_failed", error=error.strerror)
 
     def _on_data(self, link: Link, data: bytes, fds: list[int]) -> None:
-        # No message of an actor carries a descriptor.
-        _close_all(fds)
         try:
             message = decode_from_actor(data)
         except WireError as error:
+            _close_all(fds)
             _log.error("link_message_refused", detail=error.message, size=len(data))
             return
+        if isinstance(message, SessionHeld | ListenerKept):
+            sock = _socket_of(fds[:1])
+            if sock is None or len(fds) != _DESCRIPTORS[type(message)]:
+                _log.error("link_message_refused", detail=f"{type(message).__name__} with {len(fds)} descriptors")
+                _close_all(fds[1:])
+                if sock is not None:
+                    sock.close()
+            elif isinstance(message, ListenerKept):
+                self._listener.on_listener(link, sock)
+            else:
+                self._listener.on_session_held(link, message, sock, fds[1])
+            return
+        _close_all(fds)
         self._listener.on_link_message(link, message)
 
     def _on_lost(self, link: Link, reason: EndReason) -> None:
@@ -246,8 +269,17 @@ class NodeLinkServer:
 class ActorLinkListener(Protocol):
     """What a session actor hears from its node's gateway."""
 
-    def on_adopt(self, sock: socket.socket, message: Adopt) -> None:
-        """Take a session with its caller's socket, which is the listener's from now on, non-blocking."""
+    def on_adopt(self, sock: socket.socket, page: int, message: Adopt) -> None:
+        """Take a session with its caller's socket, non-blocking, and the descriptor of its page; both are the listener's."""
+
+    def on_recover(self, sock: socket.socket, page: int, state: bytes, message: Recover) -> None:
+        """Go on with a session that lost its owner; `state` is its `CallState` in JSON, or empty. Else as `on_adopt`."""
+
+    def on_release(self, message: Release) -> None:
+        """Let go of a session."""
+
+    def on_listener(self, sock: socket.socket) -> None:
+        """Keep the gateway's listening socket, in place of an earlier one."""
 
     def on_end_session(self, message: EndSession) -> None:
         """End a session."""
@@ -292,6 +324,8 @@ class NodeLinkClient:
         self._link: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
+        # Parts of states that came so far, by session.
+        self._states: dict[str, bytearray] = {}
 
     @property
     def connected(self) -> bool:
@@ -319,13 +353,16 @@ class NodeLinkClient:
             self._link.close(EndReason("actor_closed", "the session actor closed its node link"))
             self._link = None
 
-    def send(self, message: FromActor) -> None:
+    def send(self, message: FromActor, fds: tuple[int, ...] = ()) -> None:
         """Send a message that must not be lost while there is a link; without one it is dropped, see `hello`.
 
-        Where the gateway does not read, the link ends with `link_overflow`. Raises WireError for a message that is too large.
+        Where the gateway does not read, the link ends with `link_overflow`. `fds` are closed in any case. Raises WireError
+        for a message that is too large.
         """
         if self._link is not None:
-            self._link.send(message)
+            self._link.send(message, fds)
+        else:
+            _close_all(fds)
 
     def offer(self, message: FromActor) -> bool:
         """Send a message that may be refused, such as Telemetry; False when it was not taken."""
@@ -354,6 +391,7 @@ class NodeLinkClient:
     def _on_lost(self, link: Link, reason: EndReason) -> None:
         if link is self._link:
             self._link = None
+            self._states.clear()
             if self._running:
                 self._try_again()
             self._listener.on_link_lost(reason)
@@ -365,13 +403,15 @@ class NodeLinkClient:
             _close_all(fds)
             _log.error("link_message_refused", detail=error.message, size=len(data))
             return
-        if isinstance(message, Adopt) and len(fds) == 1:
-            self._adopt(link, message, fds[0])
+        if isinstance(message, Adopt | Recover | ListenerKept):
+            self._take_descriptors(link, message, fds)
             return
         _close_all(fds)
         match message:
-            case Adopt():
-                _refuse(link, message, f"it came with {len(fds)} descriptors")
+            case StateParcel():
+                self._states.setdefault(message.session_id, bytearray()).extend(message.data)
+            case Release():
+                self._listener.on_release(message)
             case EndSession():
                 self._listener.on_end_session(message)
             case Drain():
@@ -379,18 +419,38 @@ class NodeLinkClient:
             case JournalAcknowledged() | JournalRefused() | JournalLost():
                 self._listener.on_journal(message)
 
-    def _adopt(self, link: Link, message: Adopt, fd: int) -> None:
-        try:
-            sock = socket.socket(fileno=fd)
-        except OSError:
-            _close_all([fd])
-            _refuse(link, message, "what came with it is no socket")
+    def _take_descriptors(self, link: Link, message: Adopt | Recover | ListenerKept, fds: list[int]) -> None:
+        state = b"" if not isinstance(message, Recover) else bytes(self._states.pop(message.session_id, b""))
+        whole = len(fds) == _DESCRIPTORS[type(message)]
+        sock = _socket_of(fds[:1])
+        if whole and sock is not None:
+            match message:
+                case Adopt():
+                    self._listener.on_adopt(sock, fds[1], message)
+                case Recover():
+                    self._listener.on_recover(sock, fds[1], state, message)
+                case ListenerKept():
+                    self._listener.on_listener(sock)
             return
-        sock.setblocking(False)
-        self._listener.on_adopt(sock, message)
+        if sock is not None:
+            sock.close()
+        _close_all(fds[1:])
+        if not isinstance(message, ListenerKept):
+            _refuse(link, message, "what came with it is no socket" if whole else f"it came with {len(fds)} descriptors")
 
 
-def _refuse(link: Link, message: Adopt, text: str) -> None:
+def _socket_of(fds: list[int]) -> socket.socket | None:
+    """Return the first descriptor as a non-blocking socket; None, and it is closed, where it is none."""
+    try:
+        sock = socket.socket(fileno=fds[0])
+    except (OSError, IndexError):
+        _close_all(fds)
+        return None
+    sock.setblocking(False)
+    return sock
+
+
+def _refuse(link: Link, message: Adopt | Recover, text: str) -> None:
     _log.error("adopt_refused", session_id=message.session_id, detail=text)
     link.send(Refused(message.session_id, EndReason("bad_hand_over", text, by="infrastructure")))
 
@@ -406,7 +466,7 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int], int]:
     return data, list(fds), flags
 
 
-def _close_all(fds: list[int]) -> None:
+def _close_all(fds: Iterable[int]) -> None:
     for fd in fds:
         with suppress(OSError):
             os.close(fd)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
+import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import ray
@@ -14,7 +17,7 @@ import ray
 from actors.node_link import NodeLinkClient
 from actors.tool_pool import make_tool_pool
 from orchestrator.agent_ref import load_agent, load_run_config
-from orchestrator.channels.host import SessionHost
+from orchestrator.channels.host import Given, Lost, SessionHost
 from orchestrator.channels.journalling import Journals
 from orchestrator.cluster.link_messages import (
     Adopt,
@@ -26,19 +29,28 @@ from orchestrator.cluster.link_messages import (
     JournalEntries,
     JournalLost,
     JournalRefused,
+    ListenerKept,
+    Recover,
+    Recovered,
     Refused,
+    Release,
+    Released,
+    SessionHeld,
     SessionStateChanged,
+    StateParcel,
     Telemetry,
     Up,
 )
-from orchestrator.errors import EndReason
+from orchestrator.errors import EndReason, PageError
 from orchestrator.journal.entries import Entry
-from orchestrator.journal.parcels import parcels
+from orchestrator.journal.parcels import parcels, state_parcels
+from orchestrator.journal.state import CallState
 from orchestrator.journal.writers import WriterName
 from orchestrator.settings import Settings
 from orchestrator.telemetry.logs import bind, configure
 from orchestrator.telemetry.metrics import DeltaMetrics
 from orchestrator.tool_runner import collect_tools
+from orchestrator.transports.session_page import SessionPage
 
 __all__ = ["SessionActor"]
 
@@ -58,6 +70,8 @@ class SessionActor:
     async def __init__(self, settings: bytes, name: str, link_path: str) -> None:  # type: ignore[misc]
         self._settings = Settings.from_json(settings)
         configure(self._settings.log_level)
+        # The gateway asks for it when this loop stands still, before it ends the process.
+        faulthandler.register(signal.SIGUSR1)
         self._name = name
         self._log = bind(actor=name, pid=os.getpid())
         agent = load_agent(self._settings.agent)
@@ -78,6 +92,8 @@ class SessionActor:
             run_config=load_run_config(self._settings.run_config),
             journals=self._journals,
         )
+        # The gateway's listening socket: held, never touched.
+        self._listener: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
         self._link = NodeLinkClient(link_path, self._hello, self)
         self._link.start()
@@ -101,20 +117,47 @@ class SessionActor:
         """Return the pid."""
         return os.getpid()
 
-    def on_adopt(self, sock: socket.socket, message: Adopt) -> None:
+    def on_adopt(self, sock: socket.socket, page: int, message: Adopt) -> None:
         """Take a caller's socket (called by the link)."""
-        refusal = self._host.adopt(
-            sock,
-            session_id=message.session_id,
-            channel=message.channel,
-            head=message.head,
-            peer=message.peer,
-            accepted_at=message.accepted_at,
-        )
+        self._take(sock, page, message, None)
+
+    def on_recover(self, sock: socket.socket, page: int, state: bytes, message: Recover) -> None:
+        """Go on with a call that lost its owner (called by the link)."""
+        try:
+            known = msgspec.json.decode(state, type=CallState) if state else None
+        except msgspec.MsgspecError as error:
+            # It cannot be the state of any call. Without one the caller begins anew, which is better than silence.
+            self._log.error("state_refused", session_id=message.session_id, error=type(error).__name__)
+            known = None
+        self._take(sock, page, message, Lost(known, message.cause, message.lost_at))
+
+    def _take(self, sock: socket.socket, page: int, message: Adopt | Recover, lost: Lost | None) -> None:
+        """Begin a call, or go on with one; the descriptors are the call's, or closed."""
+        refusal: EndReason | None
+        try:
+            opened = SessionPage.open(page)
+        except PageError as error:
+            os.close(page)
+            refusal = EndReason("bad_hand_over", error.message, error.code, "infrastructure")
+        else:
+            given = Given(message.session_id, message.channel, message.head, message.peer, message.accepted_at, lost)
+            refusal = self._host.adopt(sock, opened, given)
+            if refusal is not None:
+                opened.close()
         if refusal is not None:
             sock.close()
             self._log.error("adopt_refused", session_id=message.session_id, code=refusal.code)
             self._link.send(Refused(message.session_id, refusal))
+
+    def on_release(self, message: Release) -> None:
+        """Let go of a call, which goes on with another owner (called by the link)."""
+        if not self._host.release(message.session_id):
+            self.released(message.session_id)
+
+    def on_listener(self, sock: socket.socket) -> None:
+        """Keep the gateway's listening socket (called by the link)."""
+        self._drop_listener()
+        self._listener = sock
 
     def on_end_session(self, message: EndSession) -> None:
         """End a session (called by the link)."""
@@ -122,9 +165,24 @@ class SessionActor:
 
     def on_drain(self) -> None:
         """No more sessions will come; those that run end by themselves (called by the link)."""
+        self._drop_listener()
 
     def on_link_up(self) -> None:
-        """The gateway is there: what no gateway has acknowledged is for this one (called by the link)."""
+        """The gateway is there: give it what it needs to know and to hold of every call (called by the link).
+
+        That is what another owner would need, and all that no gateway has acknowledged.
+        """
+        for held in self._host.held():
+            given = held.given
+            with suppress(OSError):
+                message = SessionHeld(given.session_id, given.channel, given.head, given.peer, given.accepted_at)
+                self._link.send(message, held.descriptors())
+        if self._listener is not None:
+            with suppress(OSError):
+                self._link.send(ListenerKept(), (os.dup(self._listener.fileno()),))
+        for session_id, state in self._journals.states():
+            for data, more in state_parcels(state):
+                self._link.send(StateParcel(session_id, data, more))
         self._journals.send_open()
 
     def on_journal(self, message: JournalAcknowledged | JournalRefused | JournalLost) -> None:
@@ -145,6 +203,14 @@ class SessionActor:
         """Pass on that a caller was answered (called by the host)."""
         self._link.send(Up(session_id, accept_to_101_s))
 
+    def recovered(self, session_id: str, epoch: int, gap_s: float) -> None:
+        """Pass on that a call goes on here (called by the host)."""
+        self._link.send(Recovered(session_id, epoch, gap_s))
+
+    def released(self, session_id: str) -> None:
+        """Pass on that a call is another's now (called by the host)."""
+        self._link.send(Released(session_id))
+
     def state_changed(self, session_id: str, state: str) -> None:
         """Pass on a session's state (called by the host)."""
         self._link.send(SessionStateChanged(session_id, state))
@@ -163,7 +229,13 @@ class SessionActor:
         self._send_telemetry(again=False)
         await self._settle_journals()
         self._link.close()
+        self._drop_listener()
         await self._tools.aclose()
+
+    def _drop_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def _send_entries(self, entries: Sequence[Entry]) -> None:
         if self._link.connected:

@@ -56,7 +56,7 @@ ROOMS = {
     },
     "http_server": {"errors", "telemetry"},
     "cluster": {"errors", "settings", "telemetry", "tool", "tool_runner", "gateway"},
-    "gateway": {"errors", "settings", "stream_token", "telemetry", "cluster", "http_server", "journal", "wire"},
+    "gateway": {"errors", "settings", "stream_token", "telemetry", "cluster", "http_server", "journal", "transports", "wire"},
     "simulator": {"errors", "http_server", "transports", "wire"},
 }
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from orchestrator.core.playback import Cut
 from orchestrator.core.playback_source import PlaybackSource
 from orchestrator.errors import EndReason
 from orchestrator.realtime.events import RealtimeSessionEvent
@@ -39,6 +40,9 @@ class CallControl(Protocol):
     def end(self, reason: EndReason) -> None:
         """End the call. The first reason counts."""
 
+    def remember(self) -> None:
+        """Something of the channel's `state` has changed."""
+
 
 class ChannelParts(msgspec.Struct, frozen=True):
     """What a channel is made with."""
@@ -70,6 +74,21 @@ class Channel(OpenListener, Protocol):
 
     def model_settings(self) -> dict[str, Any]:
         """Return the session settings that this kind of caller demands, such as its audio format."""
+
+    def state(self) -> bytes:
+        """Return, as JSON, what the channel of another owner would need; empty while it would need nothing."""
+
+    def restore(self, data: bytes) -> None:
+        """Go on where the channel of a former owner was, whose `state` was this. Before `on_open`."""
+
+    def cut(self) -> list[Cut]:
+        """The response under way was lost with a former owner: end it for the caller as soon as there is a leg.
+
+        Returns what was heard of it, where that is known. After `restore`, before `on_open`.
+        """
+
+    def expect(self, model: OpenAIRealtimeWebSocketModel) -> None:
+        """Give the caller's audio to this model, which keeps it until it is connected; `live` follows."""
 
     def live(self, model: OpenAIRealtimeWebSocketModel) -> None:
         """The model is there: audio and events flow from now on."""

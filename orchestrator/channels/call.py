@@ -8,36 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import socket
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from orchestrator.channels.base import Channel, ChannelParts, FrameCounts
-from orchestrator.channels.journalling import CallJournal
+from orchestrator.channels.base import ChannelParts, FrameCounts
+from orchestrator.channels.call_parts import CallParts, Holding, Lost
 from orchestrator.channels.record import CallRecord
+from orchestrator.channels.resumption import resumption_of
+from orchestrator.core.conversation import cut_item
+from orchestrator.core.items import AssistantMessageItem
 from orchestrator.core.states import SESSION, Machine, SessionSignal, SessionState
-from orchestrator.errors import EndReason, InfrastructureFault, LegClosedError, ModelFault, ModelLostError, Refused
+from orchestrator.errors import (
+    EndReason,
+    InfrastructureFault,
+    LegClosedError,
+    ModelFault,
+    ModelLostError,
+    PageError,
+    Refused,
+    UserError,
+)
+from orchestrator.journal.state import CallState
 from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.carry_over import ModelMemory
 from orchestrator.realtime.events import RealtimeAudio, RealtimeAudioInterrupted, RealtimeSessionEvent, RealtimeToolEnd
 from orchestrator.realtime.model import RealtimeModelConfig
-from orchestrator.realtime.openai_realtime import Dial, OpenAIRealtimeWebSocketModel
-from orchestrator.realtime.renewing import ModelRenewal
+from orchestrator.realtime.openai_realtime import OpenAIRealtimeWebSocketModel
+from orchestrator.realtime.resumption import Resumption, find_agent
 from orchestrator.realtime.session import RealtimeSession
-from orchestrator.settings import Settings
 from orchestrator.telemetry import names
 from orchestrator.telemetry.logs import get_logger
-from orchestrator.telemetry.metrics import Metrics
-from orchestrator.tool_runner import ToolRunner
 from orchestrator.transports.base import Leg
-from orchestrator.transports.opening import accept, connect
+from orchestrator.transports.opening import accept, resume
+from orchestrator.transports.websocket import WebSocketLeg
 
-__all__ = ["Call", "CallParts", "CallReporter"]
-
-ChannelFactory = Callable[[ChannelParts], Channel]
+__all__ = ["Call"]
 
 # What the caller's leg is closed with when we end the call; anything else is a normal close.
 _CLOSE_CODES = {
@@ -49,38 +59,20 @@ _CLOSE_CODES = {
     "caller_overflow": 1008,
     "start_timeout": 1008,
 }
+# Seconds that a call which is to be let go of may take to come to a pause, and between two looks whether it has.
+QUIET_WITHIN = 4.0
+LOOK_EVERY = 0.02
 _OUTCOMES = {None: "ok", "tool_timeout": "timeout", "tool_lost": "lost", "outcome_unknown": "lost"}
 
 
-class CallReporter(Protocol):
-    """Hears what the node must know of a call."""
+class _Remembered(msgspec.Struct, array_like=True):
+    """What stands in a call's page beside the caller's audio: what the next owner needs of the channel and of the model."""
 
-    def up(self, session_id: str, accept_to_101_s: float) -> None:
-        """The caller was answered with 101."""
-
-    def state_changed(self, session_id: str, state: str) -> None:
-        """The session's state changed."""
+    channel: msgspec.Raw
+    model: ModelMemory | None = None
 
 
-class CallParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call is made of. `accepted_at` is the monotonic clock, in seconds, when the caller's socket was accepted.
-
-    `renewal` knows the model's endpoints; its pool is shared by the calls of the process.
-    """
-
-    session_id: str
-    make_channel: ChannelFactory
-    settings: Settings
-    agent: RealtimeAgent[Any]
-    run_config: dict[str, Any]
-    tool_runner: ToolRunner | None
-    metrics: Metrics
-    renewal: ModelRenewal
-    reporter: CallReporter
-    peer: str
-    accepted_at: float
-    dial: Dial = connect
-    journal: CallJournal | None = None
+_encoder = msgspec.json.Encoder()
 
 
 class Call:
@@ -93,13 +85,19 @@ class Call:
         self._channel = parts.make_channel(ChannelParts(parts.session_id, parts.settings, self, parts.metrics))
         self._machine = Machine(SessionState.NEW, SESSION)
         self._log = get_logger().bind(session_id=parts.session_id, channel=self._channel.name)
-        self._record = CallRecord(parts.session_id, self._channel.name, os.getpid(), parts.accepted_at)
+        self._record = CallRecord(parts.session_id, self._channel.name, os.getpid(), parts.given.accepted_at)
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[EndReason] = loop.create_future()
         self._caller: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._session: RealtimeSession | None = None
         self._model: OpenAIRealtimeWebSocketModel | None = None
         self._leg: Leg | None = None
+        self._sock: socket.socket | None = None
+        # What the model of a former owner knew.
+        self._recalled: ModelMemory | None = None
+        self._release_asked: asyncio.Future[None] = loop.create_future()
+        # Whether the call was let go of: it is another owner's, and is not over.
+        self.released = False
         self._counted = FrameCounts()
         self._dropped = {"in": 0, "out": 0}
         self._speech_started_at: float | None = None
@@ -116,21 +114,58 @@ class Call:
         """Where the session is in its life."""
         return self._machine.state
 
+    @property
+    def epoch(self) -> int:
+        """How many owners the call has had, this one included."""
+        return 1 if self._parts.journal is None else self._parts.journal.tail.epoch
+
+    @property
+    def holding(self) -> Holding | None:
+        """What a gateway should hold of the call; None while its caller is not answered, or when there is no page."""
+        page = self._parts.page
+        if self._sock is None or page is None or not page.opened:
+            return None
+        return Holding(self._parts.given, self._sock, page)
+
+    def beat(self) -> None:
+        """Show in the page that this process's loop turns."""
+        if self._parts.page is not None:
+            self._parts.page.beat()
+
+    def remember(self) -> None:
+        """Save in the page what another owner would need (called by the channel)."""
+        page = self._parts.page
+        if page is None or not page.opened:
+            return
+        model = None if self._model is None else self._model.memory()
+        known = _Remembered(msgspec.Raw(self._channel.state() or b"null"), model or self._recalled)
+        try:
+            page.save(_encoder.encode(known))
+        except PageError as error:
+            # Such as an image that waits for its confirmation: without it the call is as safe as it was before.
+            self._log.warning("page_not_saved", detail=error.message)
+
+    def release(self) -> None:
+        """Let go of the call as soon as it is quiet: it goes on with another owner. `run` then returns."""
+        if not self._release_asked.done():
+            self._release_asked.set_result(None)
+
     def describe(self) -> bytes:
         """Return the call's record as JSON."""
         if self._session is None or self.state is SessionState.ENDED:
             return self._record.to_json()
         return self._record.to_json(self._session.history)
 
-    async def run(self, sock: socket.socket, head: bytes) -> EndReason:
-        """Serve the call to its end and return why it ended. Takes the socket over; `head` is all that was read from it.
+    async def run(self, sock: socket.socket) -> EndReason:
+        """Serve the call to its end and return why it ended. Takes the socket over, and the page.
 
         Cancelling it ends the call with the reason "cancelled"; once the call is ending, that has its own deadlines and is
         not cut short, or one of the two connections would be left open.
         """
         reason = EndReason("cancelled", "the call's task was cancelled")
         try:
-            refused = await self._accept(sock, head)
+            self._sock = sock
+            refused = await (self._accept(sock) if self._resumed is None else self._resume(sock, self._resumed))
             reason = refused or await self._converse()
         except Exception as error:  # noqa: BLE001 - one call's fault must not reach another's
             self._log.error("call_failed", error=type(error).__name__, text=str(error))
@@ -188,6 +223,7 @@ class Call:
             self._metrics.observe(names.TOOL_SECONDS, event.seconds, tool=event.tool.name, outcome=outcome)
             self._log.info("tool_ended", tool=event.tool.name, outcome=outcome, pid=event.pid, seconds=round(event.seconds, 4))
         self._record.event(event, time.monotonic())
+        self.remember()
         if self._parts.journal is not None and self._session is not None:
             self._parts.journal.event(event, self._session)
 
@@ -199,6 +235,7 @@ class Call:
     def on_speech(self, *, speaking: bool) -> None:
         """The caller began or stopped to speak (called by the session)."""
         self._speech_started_at = time.monotonic() if speaking else None
+        self.remember()
 
     def on_renewing(self, cause: str) -> None:
         """The connection to the model is being made anew (called by the session)."""
@@ -239,24 +276,76 @@ class Call:
             self._metrics.observe(names.BARGE_IN_SECONDS, seconds)
             self._record.timings.barge_in_to_clear_ms.append(round(seconds * 1000, 3))
 
-    async def _accept(self, sock: socket.socket, head: bytes) -> EndReason | None:
+    @property
+    def _resumed(self) -> Lost | None:
+        """How the call lost the owner whose work is gone on with; None for one whose caller was never answered."""
+        page, lost = self._parts.page, self._parts.given.lost
+        return lost if page is not None and page.opened else None
+
+    async def _resume(self, sock: socket.socket, lost: Lost) -> EndReason | None:
+        """Go on with the caller of a former owner; returns why there is no call when the caller has left meanwhile."""
+        page = self._parts.page
+        if page is not None and page.saved:
+            known = msgspec.json.decode(page.saved, type=_Remembered)
+            self._recalled = known.model
+            if bytes(known.channel) != b"null":
+                self._channel.restore(bytes(known.channel))
+        if lost.state is not None:
+            self._prepare(lost.state)
+        try:
+            self._leg = await resume(sock, self._channel, side="server", options=self._channel.leg_options(), page=page)
+        except LegClosedError as error:
+            return EndReason("caller_lost", error.reason.text, error.reason.code, "caller")
+        gap = time.monotonic() - lost.lost_at
+        self._parts.reporter.recovered(self._parts.session_id, self.epoch, gap)
+        self._log.warning("session_resumed", cause=lost.cause, epoch=self.epoch, gap_ms=round(gap * 1000, 1))
+        if self._parts.journal is not None and lost.state is not None:
+            self._parts.journal.leg("caller", "live", lost.cause)
+        self._signal(SessionSignal.CONNECT)
+        return None
+
+    def _resumption(self, state: CallState) -> Resumption:
+        """Return where the session goes on. A response that was under way is cut at what its caller heard of it."""
+        resumption = resumption_of(state, starting_agent=self._parts.agent)
+        if state.response_id is None and state.cut_response is None:
+            return resumption
+        cuts = {cut.item_id: cut for cut in self._channel.cut()}
+        items = tuple(
+            cut_item(item, cuts[item.item_id]) if isinstance(item, AssistantMessageItem) and item.item_id in cuts else item
+            for item in resumption.items
+        )
+        return msgspec.structs.replace(resumption, items=items)
+
+    def _prepare(self, state: CallState) -> None:
+        """Make the conversation of a former owner, so that what its caller says is kept from now on."""
+        self._model_away = True
+        agent = self._parts.agent
+        with contextlib.suppress(UserError):
+            # One that is not there any more, as after an upgrade, leaves the call with the first.
+            agent = find_agent(agent, state.agent)
+        self._make_session(msgspec.json.decode(state.context), agent, state)
+        if self._model is not None:
+            self._channel.expect(self._model)
+
+    async def _accept(self, sock: socket.socket) -> EndReason | None:
         """Answer the handshake; returns why there is no call when the caller sent no upgrade or left before."""
         try:
             self._leg = await accept(
                 sock,
-                head,
+                self._parts.given.head,
                 self._channel,
                 options=self._channel.leg_options(),
                 subprotocol=self._channel.subprotocol,
+                page=self._parts.page,
             )
         except Refused as error:
             return EndReason(error.reason, error.message, error.code, "caller")
         except LegClosedError as error:
             return EndReason("caller_lost", error.reason.text, error.reason.code, "caller")
-        seconds = time.monotonic() - self._parts.accepted_at
+        seconds = time.monotonic() - self._parts.given.accepted_at
         self._record.timings.accept_to_101_ms = round(seconds * 1000, 3)
         self._parts.reporter.up(self._parts.session_id, seconds)
-        self._log.info("session_started", peer=self._parts.peer, accept_to_101_ms=round(seconds * 1000, 3))
+        self._log.info("session_started", peer=self._parts.given.peer, accept_to_101_ms=round(seconds * 1000, 3))
         self._signal(SessionSignal.CONNECT)
         return None
 
@@ -281,18 +370,69 @@ class Call:
             self._log.error("model_unavailable", code=error.code, text=error.message)
             return EndReason("model_unavailable", "the model cannot be reached", error.code, "model")
         self._signal(SessionSignal.CONNECTED)
-        await asyncio.wait({self._ended}, timeout=self._settings.max_call_seconds)
+        both: set[asyncio.Future[Any]] = {self._ended, self._release_asked}
+        await asyncio.wait(both, timeout=self._settings.max_call_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self._release_asked.done() and not self._ended.done():
+            await self._let_go()
         return self._reason() or EndReason("max_duration", "the call reached the longest time that it may last")
 
+    async def _let_go(self) -> None:
+        """Wait for a quiet moment, as far as there is time, and leave the call to its next owner."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + QUIET_WITHIN
+        while not (self._ended.done() or self._is_quiet) and loop.time() < give_up_at:
+            await asyncio.wait({self._ended}, timeout=LOOK_EVERY)
+        if isinstance(self._leg, WebSocketLeg) and not self._ended.done():
+            self._leg.detach()
+            self.released = True
+            self.end(EndReason("released", "the call goes on with another owner"))
+            if self._parts.journal is not None:
+                # From here on nothing of what this process does is the call's.
+                self._parts.journal.leave()
+            # Before the model is left, which may take a moment: the caller is waiting.
+            self._parts.reporter.released(self._parts.session_id)
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Would nothing be cut if another owner went on from here?"""
+        session = self._session
+        return session is not None and session.is_quiet and self._speech_started_at is None
+
     async def _connect_model(self, caller: dict[str, Any]) -> None:
-        settings = self._settings
+        if self._session is None:
+            # What we know stands above what the caller's side says.
+            context = {**caller, "session_id": self._parts.session_id, "channel": self._channel.name}
+            if self._parts.journal is not None:
+                agent, peer = self._parts.agent.name, self._parts.given.peer
+                self._parts.journal.started(channel=self._channel.name, agent=agent, context=context, peer=peer)
+            self._make_session(context, self._parts.agent, None)
+        if self._session is None or self._model is None:
+            raise AssertionError("a session was made just now")
+        started = time.monotonic()
+        await self._session.enter()
+        # No event of the model can have come since: nothing was awaited after the connection was there.
+        self._channel.live(self._model)
+        self.remember()
+        seconds = time.monotonic() - started
+        self._metrics.observe(names.MODEL_CONNECT_SECONDS, seconds)
+        self._record.timings.model_connect_ms = round(seconds * 1000, 1)
+
+    def _make_session(self, context: Any, agent: RealtimeAgent[Any], state: CallState | None) -> None:
+        """Make the session and its model, unconnected; with a `state` they go on where a former owner's were."""
+        settings, renewal, page = self._settings, self._parts.renewal, self._parts.page
+        if page is not None:
+            renewal = dataclasses.replace(renewal, make_store=lambda: page.audio)
+        memory = None
+        if state is not None:
+            memory = self._recalled or ModelMemory.empty()
         model = OpenAIRealtimeWebSocketModel(
             transport_config={"max_size": settings.model_max_message, "handshake_timeout": settings.model_open_timeout},
             playback=self._channel.playback,
             response_timeout=settings.response_timeout,
             metrics=self._metrics,
             dial=self._parts.dial,
-            renewal=self._parts.renewal,
+            renewal=renewal,
+            memory=memory,
         )
         run_settings = self._parts.run_config.get("model_settings") or {}
         config: RealtimeModelConfig = {
@@ -301,31 +441,20 @@ class Call:
                 run_settings, {**self._channel.model_settings(), "model_name": settings.model_name}
             ),
         }
-        # What we know stands above what the caller's side says.
-        context = {**caller, "session_id": self._parts.session_id, "channel": self._channel.name}
-        if self._parts.journal is not None:
-            agent = self._parts.agent.name
-            self._parts.journal.started(channel=self._channel.name, agent=agent, context=context, peer=self._parts.peer)
-        session = RealtimeSession(
+        self._session = RealtimeSession(
             model,
-            self._parts.agent,
+            agent,
             context,
             config,
             self._parts.run_config,
+            resumption=None if state is None else self._resumption(state),
             session_id=self._parts.session_id,
             tool_runner=self._parts.tool_runner,
             tool_timeout=settings.tool_timeout,
             observer=self,
             ledger=self._parts.journal,
         )
-        started = time.monotonic()
-        self._model, self._session = model, session
-        await session.enter()
-        # No event of the model can have come since: nothing was awaited after the connection was there.
-        self._channel.live(model)
-        seconds = time.monotonic() - started
-        self._metrics.observe(names.MODEL_CONNECT_SECONDS, seconds)
-        self._record.timings.model_connect_ms = round(seconds * 1000, 1)
+        self._model = model
 
     async def _first_of(self, wanted: asyncio.Future[Any], timeout: float | None) -> bool:
         """Wait for a future, the end of the call or the timeout (seconds); tell whether the future came in time."""
@@ -341,7 +470,7 @@ class Call:
         self.end(reason)
         self.count_frames()
         try:
-            if self._leg is not None:
+            if self._leg is not None and not self.released:
                 # First, so that the caller waits neither for a tool nor for a model that does not answer.
                 self._channel.tell_failure(reason)
                 self._leg.close(_CLOSE_CODES.get(reason.code, 1000), reason.text)
@@ -351,9 +480,11 @@ class Call:
                 await self._leg.wait_closed()
         finally:
             self._record.ended(reason, history, time.monotonic())
-            if self._parts.journal is not None and self._parts.journal.tail.state.last_seq:
+            if self._parts.journal is not None and self._parts.journal.tail.state.last_seq and not self.released:
                 self._parts.journal.ended(reason, history)
-            self._signal(SessionSignal.END)
+            self._machine.signal(SessionSignal.END)
+            if not self.released:
+                self._parts.reporter.state_changed(self._parts.session_id, self.state.value)
         self._log.info("session_ended", code=reason.code, text=reason.text, cause=reason.cause, by=reason.by)
 
     def _signal(self, signal: SessionSignal) -> None:

@@ -7,8 +7,9 @@ import socket
 from collections import OrderedDict
 from typing import Any, Protocol
 
-from orchestrator.channels.call import Call, CallParts, CallReporter, ChannelFactory
-from orchestrator.channels.journalling import Journals
+from orchestrator.channels.call import Call
+from orchestrator.channels.call_parts import CallParts, CallReporter, ChannelFactory, Given, Holding, Lost
+from orchestrator.channels.journalling import CallJournal, Journals
 from orchestrator.channels.model_endpoints import model_renewal
 from orchestrator.channels.openai import OpenAIChannel
 from orchestrator.channels.twilio import TwilioChannel
@@ -21,12 +22,15 @@ from orchestrator.telemetry.logs import get_logger
 from orchestrator.telemetry.metrics import Metrics
 from orchestrator.tool_runner import ToolRunner
 from orchestrator.transports.opening import connect
+from orchestrator.transports.session_page import SessionPage
 
-__all__ = ["HostReporter", "SessionHost"]
+__all__ = ["Given", "HostReporter", "Lost", "SessionHost"]
 
 MAX_RECORDS = 256
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 COUNT_EVERY = 1.0
+# How often a loop that turns says so, seconds; who has not for many times as long is taken for frozen.
+BEAT_EVERY = 0.25
 _log = get_logger()
 
 
@@ -40,7 +44,7 @@ class HostReporter(CallReporter, Protocol):
 class SessionHost:
     """Runs up to `sessions_per_actor` calls. All of it belongs to one event loop.
 
-    Owns one task for each call and one timer that settles the frame counts; `aclose` ends them all.
+    Owns one task for each call and two timers, which settle the frame counts and beat; `aclose` ends them all.
     """
 
     def __init__(
@@ -75,32 +79,35 @@ class SessionHost:
             "twilio": lambda parts: TwilioChannel(parts, tokens),
         }
         self._timer = asyncio.get_running_loop().call_later(COUNT_EVERY, self._count)
+        self._beats = asyncio.get_running_loop().call_later(BEAT_EVERY, self._beat)
 
     @property
     def free_seats(self) -> int:
         """How many more calls may come."""
         return max(0, self._settings.sessions_per_actor - len(self._calls))
 
-    def sessions(self) -> list[tuple[str, str, str]]:
-        """Return id, channel and state of the running calls."""
-        return [(session_id, call.channel_name, call.state.value) for session_id, (call, _) in self._calls.items()]
+    def sessions(self) -> list[tuple[str, str, str, int]]:
+        """Return id, channel, state and epoch of the running calls."""
+        return [(session_id, call.channel_name, call.state.value, call.epoch) for session_id, (call, _) in self._calls.items()]
 
-    def adopt(
-        self, sock: socket.socket, *, session_id: str, channel: str, head: bytes, peer: str, accepted_at: float
-    ) -> EndReason | None:
-        """Take a caller's socket over. Returns why not, in which case the socket is still the giver's."""
+    def held(self) -> list[Holding]:
+        """Return what a gateway should hold of each running call that has a caller."""
+        return [holding for call, _ in self._calls.values() if (holding := call.holding) is not None]
+
+    def adopt(self, sock: socket.socket, page: SessionPage | None, given: Given) -> EndReason | None:
+        """Take a caller's socket over. Returns why not, in which case socket and page are still the giver's."""
         if self._closing is not None:
             return self._closing
-        make_channel = self._channels.get(channel)
+        make_channel = self._channels.get(given.channel)
         if make_channel is None:
-            return EndReason("unknown_channel", f"no channel is called {channel}")
-        if session_id in self._calls:
+            return EndReason("unknown_channel", f"no channel is called {given.channel}")
+        if given.session_id in self._calls:
             return EndReason("session_busy", "the session is running here already")
         if not self.free_seats:
             return EndReason("no_seat", "all seats of this actor are taken")
         call = Call(
             CallParts(
-                session_id=session_id,
+                given=given,
                 make_channel=make_channel,
                 settings=self._settings,
                 agent=self._agent,
@@ -109,15 +116,21 @@ class SessionHost:
                 metrics=self._metrics,
                 renewal=self._renewal,
                 reporter=self._reporter,
-                peer=peer,
-                accepted_at=accepted_at,
                 dial=self._dial,
-                journal=None if self._journals is None else self._journals.open(session_id),
+                journal=self._journal(given),
+                page=page,
             )
         )
-        task = asyncio.get_running_loop().create_task(self._run(session_id, call, sock, head), name=f"call {session_id}")
-        self._calls[session_id] = (call, task)
+        task = asyncio.get_running_loop().create_task(self._run(given.session_id, call, sock), name=f"call {given.session_id}")
+        self._calls[given.session_id] = (call, task)
         return None
+
+    def release(self, session_id: str) -> bool:
+        """Let go of a call without ending it, as soon as it is quiet; False when it is not here."""
+        entry = self._calls.get(session_id)
+        if entry is not None:
+            entry[0].release()
+        return entry is not None
 
     def end(self, session_id: str, reason: EndReason) -> bool:
         """End a call; False when it is not here."""
@@ -135,22 +148,31 @@ class SessionHost:
         """End all calls with this reason, take no more, and wait for them. Cancelling it leaves the calls ending."""
         self._closing = reason
         self._timer.cancel()
+        self._beats.cancel()
         tasks = [task for _, task in self._calls.values()]
         for call, _ in self._calls.values():
             call.end(reason)
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _run(self, session_id: str, call: Call, sock: socket.socket, head: bytes) -> None:
+    def _journal(self, given: Given) -> CallJournal | None:
+        if self._journals is None:
+            return None
+        if given.lost is None or given.lost.state is None:
+            return self._journals.open(given.session_id)
+        return self._journals.resume(given.session_id, given.lost.state, given.lost.cause)
+
+    async def _run(self, session_id: str, call: Call, sock: socket.socket) -> None:
         reason = EndReason("cancelled")
         try:
-            reason = await call.run(sock, head)
+            reason = await call.run(sock)
         finally:
             del self._calls[session_id]
             if self._journals is not None:
                 self._journals.abandon(session_id)
             # Before the record: whatever is in that, the seat must come back.
-            self._reporter.ended(session_id, reason)
+            if not call.released:
+                self._reporter.ended(session_id, reason)
             self._remember(session_id, call.describe())
 
     def _remember(self, session_id: str, record: bytes) -> None:
@@ -164,3 +186,9 @@ class SessionHost:
         for call, _ in self._calls.values():
             call.count_frames()
         self._timer = asyncio.get_running_loop().call_later(COUNT_EVERY, self._count)
+
+    def _beat(self) -> None:
+        """Show in every page that this loop turns."""
+        for call, _ in self._calls.values():
+            call.beat()
+        self._beats = asyncio.get_running_loop().call_later(BEAT_EVERY, self._beat)

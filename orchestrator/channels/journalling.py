@@ -105,13 +105,18 @@ class CallJournal:
         state = tail.state
         self._usage = Usage(state.requests, state.input_tokens, state.output_tokens, state.total_tokens)
         self._end: CallEnded | None = None
+        self._left = False
         # Side effects that wait until the entry of this number is kept.
         self._waiting: list[tuple[int, asyncio.Future[bool]]] = []
 
     @property
     def over(self) -> bool:
-        """Whether the call has ended."""
-        return self._end is not None
+        """Whether the call has ended, or was left to another owner."""
+        return self._end is not None or self._left
+
+    def leave(self) -> None:
+        """The call goes on with another owner: write no more of it."""
+        self._left = True
 
     @property
     def settled(self) -> bool:
@@ -336,6 +341,8 @@ class CallJournal:
         self._usage = Usage(usage.requests, usage.input_tokens, usage.output_tokens, usage.total_tokens)
 
     def _write(self, body: Body) -> None:
+        if self._left:
+            return
         torn = self.tail.torn
         entry = self.tail.write(body, self._clock())
         if entry is not None:
@@ -400,6 +407,12 @@ class Journals:
         journal = CallJournal(tail, self._send, sent=self._sent, metrics=self._metrics)
         self._journals[tail.session_id] = journal
         return journal
+
+    def states(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the state of each call that goes on, as JSON: a new gateway keeps it for the call's next owner."""
+        for session_id, journal in self._journals.items():
+            if not journal.over:
+                yield session_id, journal.tail.state.to_json()
 
     def open_entries(self) -> list[Entry]:
         """Return all entries that nobody has acknowledged, in order."""

@@ -14,7 +14,7 @@ import msgspec
 from orchestrator.wire import realtime_server as server
 from orchestrator.wire import realtime_types as types
 
-__all__ = ["OpenResponse"]
+__all__ = ["OpenResponse", "ToldResponse"]
 
 _DETAILS = types.ResponseStatusDetails(type="cancelled", reason="client_cancelled")
 # Nobody knows what it has cost; clients want the members.
@@ -24,29 +24,30 @@ _NO_USAGE = types.Usage(
 )
 
 
-class _Part:
-    __slots__ = ("audio_over", "over", "spoken", "words", "words_over")
-
-    def __init__(self, *, spoken: bool) -> None:
-        self.spoken = spoken
-        self.words = ""
-        self.audio_over = False
-        self.words_over = False
-        self.over = False
+class _Part(msgspec.Struct):
+    spoken: bool
+    words: str = ""
+    audio_over: bool = False
+    words_over: bool = False
+    over: bool = False
 
 
-class _Item:
-    __slots__ = ("added", "index", "item", "over", "parts", "previous", "reported")
+class _Item(msgspec.Struct):
+    item: types.MessageItem
+    index: int
+    parts: dict[int, _Part] = {}
+    # Was it announced as an item of the conversation, after which one, and was it reported as final there?
+    added: bool = False
+    previous: str | None = None
+    reported: bool = False
+    over: bool = False
 
-    def __init__(self, item: types.MessageItem, index: int) -> None:
-        self.item = item
-        self.index = index
-        self.parts: dict[int, _Part] = {}
-        # Was it announced as an item of the conversation, after which one, and was it reported as final there?
-        self.added = False
-        self.previous: Any = None
-        self.reported = False
-        self.over = False
+
+class ToldResponse(msgspec.Struct):
+    """What a caller was told of a response, as another process can go on with it."""
+
+    response: types.Response
+    items: dict[str, _Item]
 
 
 class OpenResponse:
@@ -55,6 +56,15 @@ class OpenResponse:
     def __init__(self) -> None:
         self._response: types.Response | None = None
         self._items: dict[str, _Item] = {}
+
+    def state(self) -> ToldResponse | None:
+        """Return what another process needs to tell the end; None where no response is under way."""
+        return None if self._response is None else ToldResponse(self._response, self._items)
+
+    def restore(self, told: ToldResponse | None) -> None:
+        """Go on where another process was."""
+        if told is not None:
+            self._response, self._items = told.response, told.items
 
     def note(self, event: Any) -> None:
         """Take note of an event that the caller is sent."""
@@ -77,7 +87,7 @@ class OpenResponse:
 
     def _forget(self) -> None:
         self._response = None
-        self._items.clear()
+        self._items = {}
 
     def _part(self, event: Any, *, spoken: bool) -> _Part:
         """Return the part that an event speaks of; one of an item that nobody announced is of no consequence."""
@@ -106,7 +116,7 @@ class OpenResponse:
     def _on_item_added(self, event: server.ConversationItemAdded) -> None:
         item = self._items.get(getattr(event.item, "id", ""))
         if item is not None:
-            item.added, item.previous = True, event.previous_item_id
+            item.added, item.previous = True, event.previous_item_id if isinstance(event.previous_item_id, str) else None
 
     def _on_item_done(self, event: server.ConversationItemDone) -> None:
         item = self._items.get(getattr(event.item, "id", ""))

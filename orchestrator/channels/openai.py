@@ -8,6 +8,7 @@ Source: the GA Realtime protocol (`wire.realtime`).
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import OrderedDict, deque
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder, caller_gone
-from orchestrator.channels.open_response import OpenResponse
+from orchestrator.channels.open_response import OpenResponse, ToldResponse
 from orchestrator.channels.openai_policy import (
     PASSED_THROUGH,
     check_item,
@@ -26,6 +27,7 @@ from orchestrator.channels.openai_policy import (
     is_hidden,
     visible_session,
 )
+from orchestrator.core.playback import Cut
 from orchestrator.core.playback_source import UntrackedPlayback
 from orchestrator.core.states import ResponseState
 from orchestrator.errors import EndReason, UserError, WireError
@@ -47,6 +49,18 @@ EARLY_BYTES = 8 * 1024 * 1024
 MAX_REMEMBERED = 1024
 _SUPPORTED = sorted(set(wire.CLIENT_EVENTS) - {"output_audio_buffer.clear"})
 _BINARY = "Expected a text WebSocket message; binary frames are not supported."
+
+
+class _Remembered(msgspec.Struct, array_like=True):
+    """What another owner of the call must know of what this caller was told and is owed."""
+
+    greeted: bool
+    updates: list[str]
+    caller_ids: dict[str, str | None]
+    response: ToldResponse | None
+
+
+_encoder = msgspec.json.Encoder()
 
 
 class OpenAIChannel(LegHolder):
@@ -75,6 +89,10 @@ class OpenAIChannel(LegHolder):
         self._spoken: OrderedDict[str, None] = OrderedDict()
         # What the caller was told of the response under way.
         self._open = OpenResponse()
+        # A model that is being connected and keeps the caller's audio meanwhile.
+        self._expected: OpenAIRealtimeWebSocketModel | None = None
+        # Is the response that a former owner was telling of lost?
+        self._cut = False
 
     @property
     def playback(self) -> UntrackedPlayback:
@@ -97,11 +115,36 @@ class OpenAIChannel(LegHolder):
     def on_open(self, leg: Any) -> None:
         """Take the leg; the caller needs nothing more to be ready."""
         super().on_open(leg)
+        if self._cut:
+            self._cut = False
+            self.on_response_lost()
         self._parts.control.caller_ready({})
+
+    def state(self) -> bytes:
+        """What the caller was told, and which answers it is owed."""
+        known = _Remembered(self._greeted, list(self._updates), dict(self._caller_ids), self._open.state())
+        return _encoder.encode(known)
+
+    def restore(self, data: bytes) -> None:
+        """Go on with the caller of another owner. What is hidden from it is learnt as the model is told of it."""
+        known = msgspec.json.decode(data, type=_Remembered)
+        self._greeted = known.greeted
+        self._updates = deque(known.updates)
+        self._caller_ids = OrderedDict(known.caller_ids)
+        self._open.restore(known.response)
+
+    def cut(self) -> list[Cut]:
+        """Tell the caller the end of the response under way. How much of it was heard only the caller knows."""
+        self._cut = True
+        return []
+
+    def expect(self, model: OpenAIRealtimeWebSocketModel) -> None:
+        """Keep what is no audio until the model is connected, and all that comes after it: the order is the caller's."""
+        self._expected = model
 
     def live(self, model: OpenAIRealtimeWebSocketModel) -> None:
         """See the model's events from now on, and hand over what the caller has said in the meantime."""
-        self._model = model
+        self._model, self._expected = model, None
         model.tap(self._on_server_event, self)
         while self._early:
             self.on_text(self._early.popleft())
@@ -109,7 +152,7 @@ class OpenAIChannel(LegHolder):
     def on_text(self, data: bytes) -> None:
         """Take in a message of the caller."""
         if self._model is None:
-            self._keep(data)
+            self._await_model(data)
             return
         try:
             event = wire.decode_client_event(data)
@@ -118,11 +161,22 @@ class OpenAIChannel(LegHolder):
                 self._append(event, self._model)
             else:
                 self._on_client_event(event, self._model)
+                self._parts.control.remember()
         except WireError as error:
             self._answer_error(error, _event_id(data))
         except UserError as error:
             # The model is being reconnected, and what waits for it is as much as may.
             self._answer_error(WireError("rate_limit_exceeded", error.message), _event_id(data))
+
+    def _await_model(self, data: bytes) -> None:
+        if self._expected is not None and not self._early:
+            with contextlib.suppress(WireError):
+                event = wire.decode_client_event(data)
+                if type(event) is client.InputAudioBufferAppend:
+                    self.counts.received += 1
+                    self._append(event, self._expected)
+                    return
+        self._keep(data)
 
     def _append(self, event: client.InputAudioBufferAppend, model: OpenAIRealtimeWebSocketModel) -> None:
         """Send the audio on in a message of ours: members that we do not know could mean something to another decoder."""
@@ -205,13 +259,17 @@ class OpenAIChannel(LegHolder):
         elif kind in PASSED_THROUGH:
             self.leg.send_text(data)
             self._open.note(event)
+            self._parts.control.remember()
         else:
             self._translate(event)
+            self._parts.control.remember()
 
     def on_told_again(self, event: Any) -> None:
         """Take note of an item that a new connection to the model was told of; the caller has seen it long ago."""
         if isinstance(event, server.ConversationItemAdded) and is_hidden(event.item):
             self._hide(event.item, self._visible(event.previous_item_id))
+        elif isinstance(event, server.ConversationItemAdded):
+            self._note_spoken(event.item)
 
     def on_response_lost(self) -> None:
         """The response under way ends here for the caller: the model's connection is gone."""

@@ -13,16 +13,18 @@ import time
 from collections import deque
 from typing import Any
 
+import msgspec
+
 from orchestrator.channels.base import ChannelParts, FrameCounts, LegHolder, caller_gone
 from orchestrator.core.marks import PlaybackMarks
-from orchestrator.core.playback import PlaybackCursor
+from orchestrator.core.playback import Cut, PlaybackCursor, PlaybackState
 from orchestrator.errors import EndReason, WireError
 from orchestrator.realtime.events import RealtimeAudio, RealtimeAudioEnd, RealtimeAudioInterrupted, RealtimeSessionEvent
 from orchestrator.realtime.openai_realtime import OpenAIRealtimeWebSocketModel
 from orchestrator.stream_token import StreamTokens
 from orchestrator.telemetry.logs import get_logger
 from orchestrator.telemetry.names import WIRE_ERRORS_TOTAL, WIRE_UNKNOWN_EVENTS_TOTAL
-from orchestrator.transports.base import LegOptions
+from orchestrator.transports.base import Leg, LegOptions
 from orchestrator.wire import twilio as wire
 
 __all__ = ["TwilioChannel"]
@@ -30,6 +32,21 @@ __all__ = ["TwilioChannel"]
 # Caller audio kept while the model is being connected: 10 s of 20 ms frames, and bytes enough for four times that.
 EARLY_FRAMES = 500
 EARLY_BYTES = 512 * 1024
+# Of what is sent, so much at most is unknown to an owner that comes after a crash.
+REMEMBER_EVERY_MS = 200.0
+
+
+class _Remembered(msgspec.Struct, array_like=True):
+    """What another owner of the call must know of the stream: whose it is, and how far it was played."""
+
+    stream_sid: str
+    caller: dict[str, Any]
+    marks: tuple[int, float]
+    playback: PlaybackState
+    sent_since_clear: bool
+
+
+_encoder = msgspec.json.Encoder()
 
 
 class TwilioChannel(LegHolder):
@@ -51,6 +68,10 @@ class TwilioChannel(LegHolder):
         self._stream_sid: str | None = None
         self._marks = PlaybackMarks()
         self._sent_since_clear = False
+        self._caller: dict[str, Any] = {}
+        self._remembered_ms = 0.0
+        # Is there something to clear that a former owner had sent?
+        self._cut = False
 
     @property
     def playback(self) -> PlaybackCursor:
@@ -75,6 +96,40 @@ class TwilioChannel(LegHolder):
                 "output": {"format": "g711_ulaw"},
             }
         }
+
+    def restore(self, data: bytes) -> None:
+        """Go on with the stream of another owner, from what that remembered last."""
+        known = msgspec.json.decode(data, type=_Remembered)
+        self._stream_sid, self._caller = known.stream_sid, known.caller
+        self._marks.restore(known.marks)
+        self._cursor.restore(known.playback)
+        # It may have sent more since: then there is something to clear.
+        self._sent_since_clear = True
+        self._parts.control.caller_ready(self._caller)
+
+    def state(self) -> bytes:
+        """Whose stream it is, and how far it was played."""
+        if self._stream_sid is None:
+            return b""
+        self._remembered_ms = self._cursor.sent_ms
+        known = _Remembered(self._stream_sid, self._caller, self._marks.state(), self._cursor.state(), self._sent_since_clear)
+        return _encoder.encode(known)
+
+    def cut(self) -> list[Cut]:
+        """Stop what is being played, and say how much of it was."""
+        self._cut = True
+        return self._cursor.interrupt(self._now())
+
+    def on_open(self, leg: Leg) -> None:
+        """Take the leg."""
+        super().on_open(leg)
+        if self._cut:
+            self._cut = False
+            self._clear()
+
+    def expect(self, model: OpenAIRealtimeWebSocketModel) -> None:
+        """All that the carrier sends that matters to a model is audio."""
+        self.live(model)
 
     def live(self, model: OpenAIRealtimeWebSocketModel) -> None:
         """Send on what the caller said in the meantime, and everything from now on as it comes."""
@@ -157,12 +212,15 @@ class TwilioChannel(LegHolder):
         self._stream_sid = event.stream_sid
         self._log.info("stream_started", call_sid=event.start.call_sid, stream_sid=event.stream_sid)
         given = {key: value for key, value in event.start.custom_parameters.items() if key != "token"}
-        self._parts.control.caller_ready({**given, "call_sid": event.start.call_sid})
+        self._caller = {**given, "call_sid": event.start.call_sid}
+        self._parts.control.remember()
+        self._parts.control.caller_ready(self._caller)
 
     def _on_mark(self, event: wire.Mark) -> None:
         position = self._marks.position(event.mark.name)
         if position is not None:
             self._cursor.reached(position, self._now())
+            self._parts.control.remember()
 
     def _play(self, payload: str) -> None:
         if self.leg is None or self._stream_sid is None:
@@ -171,6 +229,8 @@ class TwilioChannel(LegHolder):
         self.counts.sent += 1
         self._sent_since_clear = True
         self._send_mark(self._marks.due(self._cursor.sent_ms))
+        if self._cursor.sent_ms - self._remembered_ms >= REMEMBER_EVERY_MS:
+            self._parts.control.remember()
 
     def _send_mark(self, name: str | None) -> None:
         """Ask to hear when everything sent so far has been played."""
@@ -185,6 +245,7 @@ class TwilioChannel(LegHolder):
         self._sent_since_clear = False
         self.leg.clear_audio()
         self.leg.send_text(wire.encode(wire.OutClear(stream_sid=self._stream_sid)))
+        self._parts.control.remember()
 
     def _violation(self, close_code: int, code: str, text: str) -> None:
         """Refuse what is against the protocol: the stream is closed, the reason logged and counted."""

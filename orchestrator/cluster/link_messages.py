@@ -29,9 +29,16 @@ __all__ = [
     "JournalEntries",
     "JournalLost",
     "JournalRefused",
+    "ListenerKept",
+    "Recover",
+    "Recovered",
     "Refused",
+    "Release",
+    "Released",
+    "SessionHeld",
     "SessionSnapshot",
     "SessionStateChanged",
+    "StateParcel",
     "Telemetry",
     "Up",
     "decode_from_actor",
@@ -44,11 +51,12 @@ MAX_MESSAGE = 64 * 1024
 
 
 class HeldSession(msgspec.Struct, frozen=True):
-    """A session that an actor already holds when it links to a gateway."""
+    """A session that an actor already holds when it links to a gateway; `epoch` counts its owners, from 1."""
 
     session_id: str
     channel: str
     state: str
+    epoch: int = 1
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -58,6 +66,51 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     pid: int
     seats: int
     sessions: tuple[HeldSession, ...] = ()
+
+
+class SessionHeld(msgspec.Struct, frozen=True, tag="session_held"):
+    """Actor to gateway, after its Hello, with the caller's socket and page: what a gateway holds of each session.
+
+    The fields are those of the session's `Adopt`.
+    """
+
+    session_id: str
+    channel: str
+    head: bytes
+    peer: str
+    accepted_at: float
+
+
+class StateParcel(msgspec.Struct, frozen=True, tag="state"):
+    """A part of a call's state (`journal.state.CallState` as JSON); `more` says that the next one of this session goes on.
+
+    Actor to gateway, after its Hello: what later entries are applied to. Gateway to actor: what `Recover` goes on from.
+    """
+
+    session_id: str
+    data: bytes
+    more: bool = False
+
+
+class ListenerKept(msgspec.Struct, frozen=True, tag="listener"):
+    """With the gateway's listening socket: gateway to actor, to keep it, and actor to gateway, to give it back.
+
+    As long as somebody holds it the port never closes, so that a caller who comes while there is no gateway waits for one.
+    """
+
+
+class Recovered(msgspec.Struct, frozen=True, tag="recovered"):
+    """Actor to gateway: it reads what the caller says, `gap_s` seconds after the former owner's end was seen."""
+
+    session_id: str
+    epoch: int
+    gap_s: float
+
+
+class Released(msgspec.Struct, frozen=True, tag="released"):
+    """Actor to gateway: it has let go of the session as it was asked to, and nothing of it is left here."""
+
+    session_id: str
 
 
 class Up(msgspec.Struct, frozen=True, tag="up"):
@@ -127,7 +180,7 @@ class JournalLost(msgspec.Struct, frozen=True, tag="journal_lost"):
 
 
 class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
-    """Gateway to actor, with the caller's socket: take this session.
+    """Gateway to actor, with the caller's socket and the session's page: take this session.
 
     `head` is every byte read from the socket so far: the whole request head and whatever came after it. `accepted_at` is the
     machine's monotonic clock, in seconds.
@@ -138,6 +191,31 @@ class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
     head: bytes
     peer: str
     accepted_at: float
+
+
+class Recover(msgspec.Struct, frozen=True, tag="recover"):
+    """Gateway to actor, with the caller's socket and the session's page: go on with a session that has lost its owner.
+
+    Its state came before, in `StateParcel`s; none means that no fact of it is known. The first fields are those of its `Adopt`.
+    `lost_at` is the machine's monotonic clock, in seconds, when the former owner's end was seen, and `cause` why it ended.
+    """
+
+    session_id: str
+    channel: str
+    head: bytes
+    peer: str
+    accepted_at: float
+    cause: str
+    lost_at: float
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """Gateway to actor: let go of this session without a word to its caller, as soon as it is quiet, and say `Released`.
+
+    It journals up to here first. It also replies where it does not hold the session any more.
+    """
+
+    session_id: str
 
 
 class EndSession(msgspec.Struct, frozen=True, tag="end_session"):
@@ -151,8 +229,32 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Gateway to actor: no more sessions will come; let those that run end by themselves."""
 
 
-FromActor = Hello | Up | SessionStateChanged | Ended | Telemetry | Refused | JournalEntries
-FromGateway = Adopt | EndSession | Drain | JournalAcknowledged | JournalRefused | JournalLost
+FromActor = (
+    Hello
+    | SessionHeld
+    | StateParcel
+    | ListenerKept
+    | Up
+    | SessionStateChanged
+    | Recovered
+    | Released
+    | Ended
+    | Telemetry
+    | Refused
+    | JournalEntries
+)
+FromGateway = (
+    Adopt
+    | Recover
+    | StateParcel
+    | ListenerKept
+    | Release
+    | EndSession
+    | Drain
+    | JournalAcknowledged
+    | JournalRefused
+    | JournalLost
+)
 
 
 class SessionSnapshot(msgspec.Struct, frozen=True):

@@ -33,10 +33,13 @@ MOST_TURNS = 64
 class AudioStore(Protocol):
     """Frames as base64 payloads. Numbers are counts of payloads since the call began."""
 
-    first: int
-    """Number of the oldest payload that is still there."""
-    end: int
-    """Number that the next payload will get."""
+    @property
+    def first(self) -> int:
+        """Number of the oldest payload that is still there."""
+
+    @property
+    def end(self) -> int:
+        """Number that the next payload will get."""
 
     def push(self, payload: str) -> None:
         """Add a payload; when there is no room, the oldest go."""

@@ -25,8 +25,9 @@ from orchestrator.core.items import (
     RealtimeToolCallItem,
     UserMessageItem,
 )
+from orchestrator.core.playback import Cut
 
-__all__ = ["Change", "Conversation", "heard_text"]
+__all__ = ["Change", "Conversation", "cut_item", "heard_text"]
 
 # Parts of one message; more come from nobody who means well.
 MAX_PARTS = 64
@@ -340,6 +341,19 @@ class Conversation:
             parts.append(AssistantAudio(transcript=words, audio_ms=speech.audio_ms, heard_ms=speech.heard_ms))
         guardrails = self._tripped.get(item.item_id, item.guardrails)
         return msgspec.structs.replace(item, content=tuple(parts), status=status, guardrails=guardrails)
+
+
+def cut_item(item: AssistantMessageItem, cut: Cut) -> AssistantMessageItem:
+    """Cut a message of the agent, of which nothing but the item is left, at what the caller heard of it."""
+    parts: list[AssistantText | AssistantAudio] = list(item.content)
+    if not 0 <= cut.content_index < len(parts):
+        return item
+    part = parts[cut.content_index]
+    if not isinstance(part, AssistantAudio):
+        return item
+    words = heard_text(part.transcript or "", max(part.audio_ms, cut.sent_ms), cut.heard_ms)
+    parts[cut.content_index] = msgspec.structs.replace(part, transcript=words, heard_ms=cut.heard_ms)
+    return msgspec.structs.replace(item, content=tuple(parts), status="incomplete")
 
 
 def _keep_text(

@@ -25,6 +25,14 @@ class PlaybackMarks:
         self._generation = 0
         self._marked_ms = 0.0
 
+    def state(self) -> tuple[int, float]:
+        """Return what another process needs to go on with the stream."""
+        return self._generation, self._marked_ms
+
+    def restore(self, state: tuple[int, float]) -> None:
+        """Go on where another process was."""
+        self._generation, self._marked_ms = state
+
     def due(self, sent_ms: float) -> str | None:
         """Return the name of the mark to send after the audio up to here, or None while the last one is near enough."""
         return self.at(sent_ms) if sent_ms - self._marked_ms >= self._every_ms else None

@@ -231,6 +231,11 @@ class ModelSession:
         idle = self.responses.state is ResponseState.IDLE and not self.responses.waiting
         return idle and not (self._speaking or self._beside or self._is_owed(now) or self.playback.is_playing(now))
 
+    @property
+    def is_asked(self) -> bool:
+        """Is a response asked for that has not begun?"""
+        return self.responses.state is ResponseState.REQUESTED or bool(self.responses.waiting)
+
     def is_private(self, event: server.ServerEvent) -> bool:
         """Does an event only answer what we told a new connection of? Then it is nobody's news."""
         if isinstance(event, server.ConversationItemAdded | server.ConversationItemDone | server.ConversationItemCreated):

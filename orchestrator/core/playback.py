@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-__all__ = ["Cut", "PlaybackCursor"]
+import msgspec
+
+__all__ = ["Cut", "PlaybackCursor", "PlaybackState"]
 
 MAX_SPANS = 512
 
@@ -34,6 +36,15 @@ class Cut(NamedTuple):
     sent_ms: float
 
 
+class PlaybackState(msgspec.Struct, frozen=True, array_like=True):
+    """A cursor as another process can go on with it, on the same machine's monotonic clock."""
+
+    sent_ms: float
+    anchor_position: float
+    anchor_at: float
+    spans: tuple[_Span, ...]
+
+
 class PlaybackCursor:
     """The playback state of one caller leg. Times are seconds of any monotonic clock, positions milliseconds."""
 
@@ -46,6 +57,17 @@ class PlaybackCursor:
         self._spans: deque[_Span] = deque(maxlen=MAX_SPANS)
         # How much of each item was sent, so that an item that comes back goes on where it was.
         self._item_sent: dict[tuple[str, int], float] = {}
+
+    def state(self) -> PlaybackState:
+        """Return what another process needs to go on."""
+        return PlaybackState(self.sent_ms, self._anchor_position, self._anchor_at, tuple(self._spans))
+
+    def restore(self, state: PlaybackState) -> None:
+        """Go on where the cursor of another process was. What it has sent since its state was taken is not known here."""
+        self.sent_ms = state.sent_ms
+        self._anchor_position, self._anchor_at = state.anchor_position, state.anchor_at
+        self._spans = deque(state.spans, maxlen=MAX_SPANS)
+        self._item_sent = {(span.item_id, span.content_index): span.offset + span.end - span.start for span in state.spans}
 
     def heard_ms(self, now: float) -> float:
         """Return the position that the caller has heard by now, on the line of all audio sent."""

@@ -7,7 +7,7 @@ refused changes nothing. Source: the Realtime API's `session.update`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = ["InputRules", "SessionSettings"]
@@ -41,6 +41,11 @@ class SessionSettings:
     def __init__(self) -> None:
         self._confirmed: dict[str, Any] = {}
         self._waiting: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+
+    def recall(self, confirmed: Mapping[str, Any], waiting: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Go on where the settings of another process were."""
+        self._confirmed = dict(confirmed)
+        self._waiting = OrderedDict(waiting)
 
     @property
     def confirmed(self) -> dict[str, Any]:

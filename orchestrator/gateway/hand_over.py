@@ -1,18 +1,13 @@
-"""Callers that were given to a session actor which has not answered yet, and the deadline for its answer.
+"""The deadline for the first answer of a session actor that was given a caller.
 
-An actor whose process stopped keeps its link, so nothing else would ever end such a caller, or free its slot. Until the actor
-has spoken the gateway holds a duplicate of the socket: closing one's own descriptor ends no connection that others hold.
+An actor whose process stopped keeps its link, so nothing else would ever end such a caller, or free its slot.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
-
-from orchestrator.http_server.answers import Refusal, render
 
 __all__ = ["ANSWER_WITHIN", "HandOvers"]
 
@@ -23,46 +18,38 @@ _CATCH_UP: Final = 0.1
 
 
 class HandOvers:
-    """The duplicates, by session id, each with its timer. `on_silence` hears of a session whose actor missed the deadline."""
+    """The timers, by session id. `on_silence` hears of a session whose actor missed the deadline."""
 
     def __init__(self, on_silence: Callable[[str], None], answer_within: float = ANSWER_WITHIN) -> None:
         self._on_silence = on_silence
         self._answer_within = answer_within
-        self._open: dict[str, tuple[socket.socket, asyncio.TimerHandle]] = {}
+        self._open: dict[str, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, session_id: str, duplicate: socket.socket) -> None:
-        """Watch over a caller; `duplicate` of its socket is ours from now on."""
-        self._watch(session_id, duplicate, self._answer_within, self._look_again)
+    def begin(self, session_id: str) -> None:
+        """Watch over a caller that was given to an actor."""
+        self.settle(session_id)
+        self._watch(session_id, self._answer_within, self._look_again)
 
     def settle(self, session_id: str) -> None:
-        """The caller is the actor's, or the actor has ended its connection, or both are gone. Idempotent."""
-        entry = self._open.pop(session_id, None)
-        if entry is not None:
-            duplicate, timer = entry
+        """The actor has answered, or the caller is nobody's any more. Idempotent."""
+        timer = self._open.pop(session_id, None)
+        if timer is not None:
             timer.cancel()
-            duplicate.close()
-
-    def refuse(self, session_id: str, refusal: Refusal) -> None:
-        """Nobody has answered the caller: say so and end the connection, whoever else holds it. Idempotent."""
-        entry = self._open.get(session_id)
-        if entry is not None:
-            # Nothing was sent before, so this fits into the socket's buffer; where it does not, the end must do.
-            with suppress(OSError):
-                entry[0].send(render(refusal.response()), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            with suppress(OSError):
-                entry[0].shutdown(socket.SHUT_RDWR)
-        self.settle(session_id)
 
     def _look_again(self, session_id: str) -> None:
-        self._watch(session_id, self._open[session_id][0], _CATCH_UP, self._on_silence)
+        self._watch(session_id, _CATCH_UP, self._expire)
 
-    def _watch(self, session_id: str, duplicate: socket.socket, seconds: float, then: Callable[[str], None]) -> None:
-        self._open[session_id] = (duplicate, asyncio.get_running_loop().call_later(seconds, then, session_id))
+    def _expire(self, session_id: str) -> None:
+        self.settle(session_id)
+        self._on_silence(session_id)
+
+    def _watch(self, session_id: str, seconds: float, then: Callable[[str], None]) -> None:
+        self._open[session_id] = asyncio.get_running_loop().call_later(seconds, then, session_id)
 
     def close(self) -> None:
-        """Leave all callers to their actors."""
+        """Watch no more."""
         for session_id in tuple(self._open):
             self.settle(session_id)

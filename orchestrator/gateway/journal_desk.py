@@ -8,18 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from orchestrator.cluster.link_messages import JournalAcknowledged, JournalEntries, JournalLost, JournalRefused
+import msgspec
+
+from orchestrator.cluster.link_messages import (
+    JournalAcknowledged,
+    JournalEntries,
+    JournalLost,
+    JournalRefused,
+    StateParcel,
+)
 from orchestrator.errors import EndReason, JournalFormatError
 from orchestrator.gateway.links import ActorLink
+from orchestrator.journal.copies import CallCopies
 from orchestrator.journal.entries import Entry
 from orchestrator.journal.heads import ENDED, Verdict
 from orchestrator.journal.parcels import Unpacker
+from orchestrator.journal.state import CallState
 from orchestrator.journal.writer import JournalListener, JournalWriter
 from orchestrator.telemetry import names
 from orchestrator.telemetry.logs import get_logger
 from orchestrator.telemetry.metrics import Metrics
 
 __all__ = ["JournalDesk"]
+
+# Bytes of one call's state: more is a mistake.
+MOST_STATE = 64 * 1024 * 1024
 
 _log = get_logger()
 
@@ -30,10 +43,14 @@ class JournalDesk:
     def __init__(self, open_writer: Callable[[JournalListener], JournalWriter], metrics: Metrics) -> None:
         self._metrics = metrics
         self._unpackers: dict[ActorLink, Unpacker] = {}
+        # Parts of states that came so far.
+        self._states: dict[tuple[ActorLink, str], bytearray] = {}
         # The link of each writer whose call goes on, by session and writer.
         self._links: dict[tuple[str, str], ActorLink] = {}
         # The last entry of calls that are over, until it is written.
         self._ends: dict[tuple[str, str], int] = {}
+        # What a call's next owner is given.
+        self.copies = CallCopies()
         self._writer = open_writer(self)
 
     def take(self, link: ActorLink, message: JournalEntries) -> None:
@@ -50,16 +67,31 @@ class JournalDesk:
                 self._ends[entry.session_id, entry.writer] = entry.seq
         if entries:
             self._metrics.inc(names.JOURNAL_ENTRIES_TOTAL, len(entries))
+            self.copies.take(entries)
             self._writer.submit(entries)
+
+    def take_state(self, link: ActorLink, message: StateParcel) -> None:
+        """Take a part of a state, which a call's owner sends to a gateway that is new."""
+        parts = self._states.setdefault((link, message.session_id), bytearray())
+        parts += message.data
+        if message.more and len(parts) <= MOST_STATE:
+            return
+        del self._states[link, message.session_id]
+        try:
+            self.copies.adopt(msgspec.json.decode(parts, type=CallState))
+        except msgspec.MsgspecError as error:
+            _log.error("state_refused", session_id=message.session_id, error=type(error).__name__)
 
     def link_lost(self, link: ActorLink) -> None:
         """The link is gone. What came over it is written; its half parcel is not."""
         self._unpackers.pop(link, None)
+        for key in [key for key in self._states if key[0] is link]:
+            del self._states[key]
         for writer in [writer for writer, known in self._links.items() if known is link]:
             del self._links[writer]
             self._ends.pop(writer, None)
-            # Whoever comes back sends everything open, or a snapshot.
-            self._writer.forget(writer[0])
+            # Whoever comes back sends everything open, or a snapshot. The call may have another owner by now.
+            self._writer.forget(*writer)
 
     def refresh_gauges(self) -> None:
         """Bring the journal's gauges up to date."""
@@ -92,6 +124,7 @@ class JournalDesk:
 
     def on_lost(self, entries: Sequence[Entry]) -> None:
         """Tell the owners that their calls go on without a net."""
+        self.copies.lost(entries)
         self._metrics.inc(names.JOURNAL_LOST_TOTAL, len(entries))
         for session_id, writer in dict.fromkeys((entry.session_id, entry.writer) for entry in entries):
             self._tell_lost(session_id, writer, room=False)
@@ -105,4 +138,4 @@ class JournalDesk:
         if link is not None:
             link.send(JournalLost(session_id, writer, room))
         elif room:
-            self._writer.forget(session_id)
+            self._writer.forget(session_id, writer)

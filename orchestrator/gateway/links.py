@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Protocol
 
-from orchestrator.cluster.link_messages import FromActor, FromGateway
+from orchestrator.cluster.link_messages import FromActor, FromGateway, SessionHeld
 from orchestrator.errors import EndReason
 
 __all__ = ["ActorLink", "GatewayLinkListener"]
@@ -13,14 +14,14 @@ __all__ = ["ActorLink", "GatewayLinkListener"]
 class ActorLink(Protocol):
     """The gateway's end of the link to one session actor. Its methods never block and never call back."""
 
-    def offer(self, message: FromGateway, fd: int | None = None) -> bool:
+    def offer(self, message: FromGateway, fds: tuple[int, ...] = ()) -> bool:
         """Send a message that may be refused: False, and nothing is taken, when the link's queue is full or it is closed.
 
-        On True the link owns `fd` and closes it once it is sent or the link is lost. Raises WireError for a message that is
-        too large.
+        On True the link owns `fds` and closes them once they are sent or the link is lost. Raises WireError for a message that
+        is too large.
         """
 
-    def send(self, message: FromGateway) -> None:
+    def send(self, message: FromGateway, fds: tuple[int, ...] = ()) -> None:
         """Send a message that must not be lost: where the queue is full the link ends with `link_overflow`."""
 
     def close(self, reason: EndReason) -> None:
@@ -32,6 +33,12 @@ class GatewayLinkListener(Protocol):
 
     def on_link_message(self, link: ActorLink, message: FromActor) -> None:
         """Take one message."""
+
+    def on_session_held(self, link: ActorLink, message: SessionHeld, sock: socket.socket, page: int) -> None:
+        """Take back a session's socket and the descriptor of its page, which are the listener's from now on."""
+
+    def on_listener(self, link: ActorLink, sock: socket.socket) -> None:
+        """Take back the listening socket of the gateway that was here before, the listener's from now on."""
 
     def on_link_lost(self, link: ActorLink, reason: EndReason) -> None:
         """Learn that the link ended; the end of a link means that the actor's process did."""

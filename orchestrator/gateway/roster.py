@@ -32,7 +32,11 @@ class Actor:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """A session of one of the actors. `since` is in Unix seconds; `started` says that its caller was answered."""
+    """A session, with the actor that has it or had it last.
+
+    `since` is in Unix seconds; `started` says that its caller was answered, `epoch` counts its owners, and
+    `cause` is why it needed the latest of them.
+    """
 
     session_id: str
     channel: str
@@ -41,6 +45,8 @@ class Session:
     since: float
     state: str = "new"
     started: bool = False
+    epoch: int = 1
+    cause: str = ""
 
 
 class Roster:
@@ -69,32 +75,35 @@ class Roster:
         session = self._sessions.get(session_id)
         return session if session is not None and session.actor is self._actors.get(link) else None
 
-    def join(self, link: ActorLink, hello: Hello, now: float) -> list[Session]:
+    def join(self, link: ActorLink, hello: Hello, now: float) -> Actor:
         """Add an actor, or the same actor on a new link, with the sessions that it says it holds; `now` is in Unix seconds.
 
-        Returns the sessions that it had before and no longer holds; they are removed.
+        Sessions that it had before and does not name are still here, without an actor.
         """
-        previous = next((actor for actor in self._actors.values() if actor.actor_id == hello.actor_id), None)
-        had = {} if previous is None else previous.sessions
+        previous = self.actor_named(hello.actor_id)
         if previous is not None:
-            del self._actors[previous.link]
+            self.leave(previous.link)
         actor = Actor(hello.actor_id, hello.pid, hello.seats, link)
         self._actors[link] = actor
         for held in hello.sessions:
-            session = had.pop(held.session_id, None) or Session(held.session_id, held.channel, actor, "", now)
-            session.actor, session.state, session.started = actor, held.state, True
-            self._add(session)
-        for session in had.values():
-            self._drop(session)
-        return list(had.values())
+            session = self._sessions.get(held.session_id) or Session(held.session_id, held.channel, actor, "", now)
+            session.state, session.started, session.epoch = held.state, True, held.epoch
+            self.move(session, actor)
+        return actor
 
     def leave(self, link: ActorLink) -> Actor | None:
-        """Remove the actor and its sessions; the returned actor still names them. None if this link has no actor (any more)."""
-        actor = self._actors.pop(link, None)
-        if actor is not None:
-            for session in actor.sessions.values():
-                self._drop(session)
-        return actor
+        """Remove the actor; its sessions, which it still names, stay. None if this link has no actor (any more)."""
+        return self._actors.pop(link, None)
+
+    def actor_named(self, actor_id: str) -> Actor | None:
+        """Return a linked actor by its id, or None."""
+        return next((actor for actor in self._actors.values() if actor.actor_id == actor_id), None)
+
+    def move(self, session: Session, actor: Actor) -> None:
+        """Say that an actor has a session now, or is to have it."""
+        session.actor.sessions.pop(session.session_id, None)
+        session.actor = actor
+        self._add(session)
 
     def choose(self, without: Iterable[Actor] = ()) -> Actor | None:
         """Return the actor that should take the next session, leaving out the silent and those that were tried in vain."""
@@ -118,13 +127,8 @@ class Roster:
 
     def end(self, session: Session) -> None:
         """Remove a session."""
-        self._drop(session)
+        self._sessions.pop(session.session_id, None)
         session.actor.sessions.pop(session.session_id, None)
-
-    def _drop(self, session: Session) -> None:
-        # Another actor may have announced the same session since; then the id stands for that one.
-        if self._sessions.get(session.session_id) is session:
-            del self._sessions[session.session_id]
 
     def states(self) -> Counter[str]:
         """Count the sessions by state."""
@@ -137,7 +141,9 @@ class Roster:
     def session_snapshots(self) -> tuple[SessionSnapshot, ...]:
         """Describe all sessions."""
         return tuple(
-            SessionSnapshot(session.session_id, session.channel, session.actor.actor_id, session.state, session.since)
+            SessionSnapshot(
+                session.session_id, session.channel, session.actor.actor_id, session.state, session.since, session.epoch
+            )
             for session in self._sessions.values()
         )
 

@@ -6,40 +6,27 @@ then on it is known only by what the node link says about its session. No other 
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import re
-import secrets
 import socket
-import string
 import time
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.link_messages import (
-    Adopt,
-    Drain,
-    Ended,
-    EndSession,
-    FromActor,
-    GatewaySnapshot,
-    Hello,
-    JournalEntries,
-    Refused,
-    SessionStateChanged,
-    Telemetry,
-    Up,
-)
-from orchestrator.errors import EndReason, SettingsError, WireError
+from orchestrator.cluster.link_messages import GatewaySnapshot
+from orchestrator.errors import EndReason, SettingsError
 from orchestrator.gateway import twiml
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.authentication import CarrierDoor, FrontDoor
-from orchestrator.gateway.hand_over import ANSWER_WITHIN, HandOvers
+from orchestrator.gateway.hand_over import ANSWER_WITHIN
 from orchestrator.gateway.journal_desk import JournalDesk
-from orchestrator.gateway.links import ActorLink
+from orchestrator.gateway.recovery_commands import RecoveryLimits
 from orchestrator.gateway.request_body import MAX_BODY, parse_form
-from orchestrator.gateway.roster import Actor, Roster, Session
 from orchestrator.gateway.routes import Destination, Route, find_route
+from orchestrator.gateway.sessions import Sessions, try_later
 from orchestrator.http_server.acceptor import Acceptor, listen
 from orchestrator.http_server.answers import Refusal, Response
 from orchestrator.http_server.connection import Connection, Stage
@@ -51,30 +38,20 @@ from orchestrator.telemetry import names
 from orchestrator.telemetry.logs import get_logger
 from orchestrator.telemetry.metrics import CONTENT_TYPE, RegistryMetrics
 
-__all__ = ["GatewayServer", "new_session_id"]
+__all__ = ["GatewayServer"]
 
 # Connections that the gateway still has in its hands. Beyond it the oldest goes: one that means well is done in milliseconds,
 # so those that have waited longest are the ones that hold connections open on purpose.
-MAX_CONNECTIONS: Final = 512
-RETRY_AFTER: Final = 5
+MAX_CONNECTIONS: Final = 512  # Seconds that a new gateway tries to get an address that somebody has.
+ADDRESS_WITHIN: Final = 10.0
 
-_BASE62: Final = string.digits + string.ascii_letters
 _CALL_SID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _log = get_logger()
 
 
-def new_session_id() -> str:
-    """Return an id that cannot be guessed: 21 characters of base62 are 125 bits."""
-    number, characters = secrets.randbelow(62**21), []
-    for _ in range(21):
-        number, digit = divmod(number, 62)
-        characters.append(_BASE62[digit])
-    return "sess_" + "".join(characters)
-
-
 class GatewayServer:
-    """Listens from `start` until `close`; is the listener of its node's links.
+    """Listens from `start` until `close`. `sessions` is the listener of its node's links.
 
     `node` names the node in reports. `clock` gives Unix seconds. `answer_within` is how long (seconds) an actor may leave a
     caller that it was given without any answer. Without a `journal` nothing is kept of a call.
@@ -90,6 +67,7 @@ class GatewayServer:
         clock: Callable[[], float] = time.time,
         answer_within: float = ANSWER_WITHIN,
         journal: JournalDesk | None = None,
+        limits: RecoveryLimits | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -98,8 +76,16 @@ class GatewayServer:
         self._max_connections = max_connections
         self._clock = clock
         self._admission = Admission(settings.max_sessions)
-        self._roster = Roster()
-        self._hand_overs = HandOvers(self._on_silence, answer_within)
+        self.sessions = Sessions(
+            settings,
+            metrics,
+            self._admission,
+            journal=journal,
+            clock=clock,
+            answer_within=answer_within,
+            on_listener=self._on_listener,
+            limits=limits,
+        )
         self._connections: dict[Connection, None] = {}  # in the order of arrival
         self._front_door = FrontDoor(settings.front_door_keys)
         self._tokens = StreamTokens(with_token_secret(settings).token_secret)
@@ -107,23 +93,23 @@ class GatewayServer:
         self._address = ("", 0)
         self._carrier_door: CarrierDoor
         self._stream_url = ""
-        self._counts = {"starts": 0, "ends": 0, "refusals": 0}
+        self._refusals = 0
         self._incarnation = time.time_ns()
         self._reports = 0
-        self._states_shown: set[str] = set()
+        # A listening socket that an actor has kept, once it came.
+        self._kept: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
         self.failure: EndReason | None = None
 
     # Lifecycle.
 
-    async def start(self) -> None:
-        """Listen. Raises SettingsError when the address cannot be had or `public_url` is malformed."""
+    async def start(self, *, listener_within: float = 0.0) -> None:
+        """Listen. Raises SettingsError when the address cannot be had or `public_url` is malformed.
+
+        For `listener_within` seconds it waits for the listening socket of the gateway before it, which the session actors keep;
+        that one is taken also later, as long as the address is taken.
+        """
         settings = self._settings
-        try:
-            sock = await listen(settings.host, settings.port)
-        except OSError as error:
-            raise SettingsError(
-                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another host or port"
-            ) from None
+        sock = await self._listening_socket(listener_within)
         try:
             self._address = (settings.host, sock.getsockname()[1])
             origins = self._origins()
@@ -133,7 +119,32 @@ class GatewayServer:
         except BaseException:
             sock.close()
             raise
+        self.sessions.keep_listener(sock)
         _log.info("gateway_listening", host=self._address[0], port=self._address[1], node=self._node)
+
+    async def _listening_socket(self, within: float) -> socket.socket:
+        settings = self._settings
+        await asyncio.wait({self._kept}, timeout=within)
+        deadline = time.monotonic() + ADDRESS_WITHIN
+        while not self._kept.done():
+            try:
+                return await listen(settings.host, settings.port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not within or time.monotonic() > deadline:
+                    where = f"{settings.host}:{settings.port}"
+                    raise SettingsError(
+                        f"cannot listen on {where}: {error.strerror or error}; choose another host or port"
+                    ) from None
+            # An actor that is still to link to us holds it.
+            await asyncio.wait({self._kept}, timeout=0.1)
+        return self._kept.result()
+
+    def _on_listener(self, sock: socket.socket) -> None:
+        """Take the listening socket that an actor has kept, if there is none yet."""
+        if self._kept.done() or self._acceptor is not None:
+            sock.close()
+        else:
+            self._kept.set_result(sock)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -143,16 +154,15 @@ class GatewayServer:
     @property
     def ready(self) -> bool:
         """Whether a caller may be sent here."""
-        return any(not actor.silent for actor in self._roster.actors) and not self._admission.draining and self.failure is None
+        return self.sessions.any_actor_answers and not self._admission.draining and self.failure is None
 
     def drain(self) -> None:
         """Admit nobody any more and tell the actors so; sessions go on. Idempotent."""
         if self._admission.draining:
             return
         self._admission.draining = True
-        _log.info("gateway_draining", sessions=len(self._roster))
-        for actor in list(self._roster.actors):
-            actor.link.send(Drain())
+        _log.info("gateway_draining", sessions=len(self.sessions.roster))
+        self.sessions.drain()
 
     def close(self) -> None:
         """Stop listening and drop the connections that are still the gateway's; sessions are not touched. Idempotent."""
@@ -161,7 +171,10 @@ class GatewayServer:
             self._acceptor = None
         for connection in list(self._connections):
             connection.abort()
-        self._hand_overs.close()
+        self.sessions.close()
+        self._kept.cancel()
+        if self._kept.done() and not self._kept.cancelled():
+            self._kept.result().close()
 
     def snapshot(self) -> GatewaySnapshot:
         """Describe the gateway for the supervisor."""
@@ -178,11 +191,11 @@ class GatewayServer:
             max_sessions=self._admission.limit,
             handshakes=self._admission.handshakes,
             pending_heads=len(self._connections),
-            starts=self._counts["starts"],
-            ends=self._counts["ends"],
-            refusals=self._counts["refusals"],
-            sessions=self._roster.session_snapshots(),
-            actors=self._roster.actor_snapshots(),
+            starts=self.sessions.starts,
+            ends=self.sessions.ends,
+            refusals=self._refusals + self.sessions.refusals,
+            sessions=self.sessions.roster.session_snapshots(),
+            actors=self.sessions.roster.actor_snapshots(),
         )
 
     def _origins(self) -> tuple[str, ...]:
@@ -277,7 +290,9 @@ class GatewayServer:
 
     def _document(self, destination: Destination) -> Response:
         if destination is Destination.METRICS:
-            self._refresh_gauges()
+            self.sessions.refresh_gauges()
+            if self._journal is not None:
+                self._journal.refresh_gauges()
             return Response(body=self._metrics.render(), content_type=CONTENT_TYPE)
         if destination is Destination.READINESS and not self.ready:
             state = "draining" if self._admission.draining else "no session actor answers"
@@ -290,7 +305,7 @@ class GatewayServer:
             connection.answer(refusal.response())
 
     def _count_refusal(self, connection: Connection, refusal: Refusal) -> None:
-        self._counts["refusals"] += 1
+        self._refusals += 1
         self._metrics.inc(names.REFUSALS_TOTAL, reason=refusal.code)
         head = connection.head
         # Without the query: it may hold what is meant for us alone.
@@ -312,7 +327,7 @@ class GatewayServer:
             (self._carrier_door.check_upgrade(head) if carrier else self._front_door.check(head))
             or (None if carrier else self._session_named(head))
             or self._no_room()
-            or self._hand_over(connection, channel)
+            or self.sessions.give(connection, channel)
         )
         self._refuse(connection, refusal)
 
@@ -321,7 +336,7 @@ class GatewayServer:
         session_id = head.query_value("session_id")
         if session_id is None:
             return None
-        if self._roster.session(session_id) is None:
+        if self.sessions.roster.session(session_id) is None:
             return Refusal(status=404, code="session_not_found", message="there is no session with this id", param="session_id")
         return Refusal(status=409, code="session_busy", message="this session has a caller already", param="session_id")
 
@@ -330,161 +345,8 @@ class GatewayServer:
             code, message = "draining", "this gateway is being shut down"
         elif self._admission.is_full:
             code, message = "capacity", "all session slots are taken"
-        elif self._roster.choose() is None:
+        elif self.sessions.roster.choose() is None:
             code, message = "no_session_actor", "no session actor is free"
         else:
             return None
-        return _try_later(code, message)
-
-    def _hand_over(self, connection: Connection, channel: str) -> Refusal | None:
-        """Give the socket and all bytes read from it to an actor. On a refusal the connection is still the gateway's."""
-        try:
-            duplicate = connection.duplicate()
-        except OSError:
-            return _try_later("out_of_descriptors", "too many connections are open")
-        session_id = new_session_id()
-        message = Adopt(session_id, channel, connection.received, connection.peer, connection.accepted_at)
-        self._admission.reserve(session_id)
-        connection.pause()
-        tried: list[Actor] = []
-        try:
-            while (actor := self._roster.choose(tried)) is not None:
-                if actor.link.offer(message, connection.fileno()):
-                    connection.release()
-                    self._hand_overs.begin(session_id, duplicate)
-                    self._roster.give(session_id, channel, actor, connection.peer, self._clock())
-                    _log.info(
-                        "session_given", session_id=session_id, channel=channel, actor_id=actor.actor_id, peer=connection.peer
-                    )
-                    return None
-                tried.append(actor)
-            refusal = _try_later("no_session_actor", "no session actor takes sessions")
-        except WireError:
-            refusal = Refusal(status=431, code="head_too_large", message="the request head is too large")
-        duplicate.close()
-        self._admission.release(session_id)
-        connection.resume()
-        return refusal
-
-    def _on_silence(self, session_id: str) -> None:
-        """Turn away a caller whose actor did not answer in time, and give that actor no others until it says something."""
-        session = self._roster.session(session_id)
-        if session is None:
-            self._hand_overs.settle(session_id)
-            return
-        session.actor.silent = True
-        # Should it wake up, it finds the caller gone; where its link takes no more, it finds out by itself.
-        session.actor.link.offer(EndSession(session_id, _ACTOR_SILENT))
-        self._roster.end(session)
-        self._hand_overs.refuse(session_id, _try_later(_ACTOR_SILENT.code, _ACTOR_SILENT.text))
-        self._on_session_end(session, _ACTOR_SILENT)
-
-    # What the node links say: GatewayLinkListener.
-
-    def on_link_message(self, link: ActorLink, message: FromActor) -> None:
-        """Take a message from a session actor."""
-        sender = self._roster.actor_of(link)
-        if sender is not None:
-            sender.silent = False
-        match message:
-            case Hello():
-                self._on_hello(link, message)
-            case JournalEntries():
-                if self._journal is not None:
-                    self._journal.take(link, message)
-            case Telemetry():
-                if sender is not None:
-                    self._metrics.merge(message.delta, source=sender.actor_id)
-            case Up() | SessionStateChanged() | Ended() | Refused():
-                session = self._roster.session_at(link, message.session_id)
-                if session is not None:
-                    self._on_session_message(session, message)
-                else:
-                    # Such as the end of a session that was counted as lost before.
-                    _log.debug("message_of_unknown_session", session_id=message.session_id, kind=type(message).__name__)
-
-    def _on_session_message(self, session: Session, message: Up | SessionStateChanged | Ended | Refused) -> None:
-        match message:
-            case Up() if not session.started:
-                session.started = True
-                self._hand_overs.settle(session.session_id)
-                self._admission.bind(session.session_id)
-                self._counts["starts"] += 1
-                self._metrics.inc(names.SESSION_STARTS_TOTAL, channel=session.channel)
-                self._metrics.observe(names.ACCEPT_SECONDS, message.accept_to_101_s)
-            case Up():
-                pass
-            case SessionStateChanged():
-                session.state = message.state
-            case Ended() | Refused():
-                if isinstance(message, Refused):
-                    # The actor has only closed its descriptor.
-                    self._hand_overs.refuse(session.session_id, _try_later(message.reason.code, "the session was not taken"))
-                self._roster.end(session)
-                self._on_session_end(session, message.reason)
-
-    def on_link_lost(self, link: ActorLink, reason: EndReason) -> None:
-        """Take the end of a link for the end of the actor, and so of its sessions."""
-        if self._journal is not None:
-            self._journal.link_lost(link)
-        actor = self._roster.leave(link)
-        if actor is None:
-            return
-        self._metrics.forget(actor.actor_id)
-        _log.warning(
-            "actor_lost", actor_id=actor.actor_id, actor_pid=actor.pid, sessions=len(actor.sessions), reason=reason.code
-        )
-        for session in actor.sessions.values():
-            self._on_session_end(session, _ACTOR_DIED)
-
-    def _on_hello(self, link: ActorLink, hello: Hello) -> None:
-        lost = self._roster.join(link, hello, self._clock())
-        for held in hello.sessions:
-            self._admission.restore(held.session_id)
-            self._hand_overs.settle(held.session_id)
-        for session in lost:
-            self._on_session_end(session, _ACTOR_DIED)
-        _log.info("actor_linked", actor_id=hello.actor_id, actor_pid=hello.pid, seats=hello.seats, sessions=len(hello.sessions))
-        if self._admission.draining:
-            link.send(Drain())
-
-    def _on_session_end(self, session: Session, reason: EndReason) -> None:
-        """Count and log a session that is in the roster no more. One that never started was refused, not ended."""
-        self._admission.release(session.session_id)
-        self._hand_overs.settle(session.session_id)
-        if session.started:
-            self._counts["ends"] += 1
-            self._metrics.inc(names.SESSION_ENDS_TOTAL, channel=session.channel, reason=reason.code)
-        else:
-            self._counts["refusals"] += 1
-            self._metrics.inc(names.REFUSALS_TOTAL, reason=reason.code)
-        _log.info(
-            "session_ended" if session.started else "session_refused",
-            session_id=session.session_id,
-            channel=session.channel,
-            actor_id=session.actor.actor_id,
-            peer=session.peer,
-            reason=reason.code,
-            detail=reason.text,
-            cause=reason.cause,
-            by=reason.by,
-        )
-
-    def _refresh_gauges(self) -> None:
-        if self._journal is not None:
-            self._journal.refresh_gauges()
-        states = self._roster.states()
-        for state in {*states, *self._states_shown}:
-            self._metrics.set(names.SESSIONS, states[state], state=state)
-        self._states_shown = set(states)
-        busy = self._roster.busy_actors()
-        self._metrics.set(names.SESSION_ACTORS, busy, state="busy")
-        self._metrics.set(names.SESSION_ACTORS, len(list(self._roster.actors)) - busy, state="free")
-
-
-_ACTOR_SILENT: Final = EndReason("actor_silent", "the session actor did not answer in time", by="infrastructure")
-_ACTOR_DIED: Final = EndReason("actor_died", "the session actor's process ended", by="infrastructure")
-
-
-def _try_later(code: str, message: str) -> Refusal:
-    return Refusal(status=503, code=code, message=f"{message}; try again later", retry_after=RETRY_AFTER)
+        return try_later(code, message)

@@ -79,7 +79,10 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """All entries of the call up to `seq` are kept: in the store if `durable`, else on this node's disk."""
+    """All entries of the call up to `seq` are kept: in the store if `durable`, else on this node's disk.
+
+    What was kept on disk is told once more when it is in the store: only then can no other owner have come between.
+    """
 
     session_id: str
     writer: str
@@ -146,14 +149,21 @@ class GroupCommit:
         self._spooled = spooled or 0
         # Under a steady load something always waits, so spooling and catching up take turns.
         self._spooled_last = False
-        # Writers (by session and name) that were refused, and those that have lost entries.
+        # Writers (by session and name) that were refused, and by session those that have lost entries: as long as there is one,
+        # an owner that comes after it has to tell everything, too, or its entries would follow a hole.
         self._fenced: set[tuple[str, str]] = set()
-        self._torn: set[tuple[str, str]] = set()
+        self._torn: dict[str, set[str]] = {}
         # Writers whose snapshot was refused for what is in it: nothing of theirs can be mended.
         self._hopeless: set[tuple[str, str]] = set()
         self._pause = self._limits.first_pause
         self.state = CommitState.STORE if spooled == 0 else CommitState.CATCHING_UP
-        self.due: float | None = None
+        # When the store is tried again.
+        self._probe_at: float | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When `tick` must be called; None while something is under way, whose end goes on by itself."""
+        return self._probe_at if self._under_way is None else None
 
     @property
     def waiting(self) -> int:
@@ -182,23 +192,33 @@ class GroupCommit:
         """Take in entries, in order. Those of a writer that was refused are refused again."""
         commands: list[CommitCommand] = []
         lost: list[Entry] = []
+        newly_torn = set[tuple[str, str]]()
         for entry in entries:
             writer = (entry.session_id, entry.writer)
             if writer in self._fenced:
                 commands.append(Refuse(*writer, Verdict.STALE))
             elif writer in self._hopeless:
                 lost.append(entry)
-            elif self._waiting_bytes > self._limits.waiting_bytes or (writer in self._torn and entry.kind != SNAPSHOT):
+            elif self._waiting_bytes > self._limits.waiting_bytes or (
+                entry.session_id in self._torn and entry.kind != SNAPSHOT
+            ):
                 # A store that hangs holds up what comes behind it; that must not grow without end.
-                self._torn.add(writer)
+                torn = self._torn.setdefault(entry.session_id, set())
+                if entry.writer not in torn:
+                    torn.add(entry.writer)
+                    newly_torn.add(writer)
                 lost.append(entry)
             else:
-                self._torn.discard(writer)
+                self._torn.pop(entry.session_id, None)
                 self._waiting.append(entry)
                 self._waiting_bytes += _size([entry])
         if lost:
             commands.append(Lose(lost))
-        return commands + self._next(now)
+        commands += self._next(now)
+        if newly_torn and self._under_way is None and self.state is CommitState.STORE:
+            # There is room, and no write whose end would say so.
+            commands += [Resume(session_id, writer) for session_id, writer in sorted(newly_torn)]
+        return commands
 
     def tick(self, now: float) -> list[CommitCommand]:
         """The pause before the store is tried again may be over."""
@@ -210,14 +230,13 @@ class GroupCommit:
         self._pause = self._limits.first_pause
         commands = self._refusals(batch, verdicts)
         gaps = self._gaps(batch, verdicts)
+        taken = [entry for entry, verdict in zip(batch, verdicts, strict=True) if verdict in _TAKEN]
         if self.state is CommitState.CATCHING_UP:
             self._spooled -= len(batch)
             commands.append(Confirm(len(batch)))
             if not self._spooled:
                 self.state = CommitState.STORE
-        else:
-            taken = [entry for entry, verdict in zip(batch, verdicts, strict=True) if verdict in _TAKEN]
-            commands += _acknowledgements(taken, durable=True)
+        commands += _acknowledgements(taken, durable=True)
         commands += gaps
         if self.state is CommitState.STORE:
             commands += self._resumptions()
@@ -233,7 +252,7 @@ class GroupCommit:
         # Those of the spool are still in it.
         self._parts.clear()
         self.state = CommitState.SPOOLING
-        self.due = now + self._pause
+        self._probe_at = now + self._pause
         self._pause = min(self._pause * 2, self._limits.longest_pause)
         return self._next(now)
 
@@ -279,17 +298,25 @@ class GroupCommit:
         self._under_way = entries
         return [Write(entries)]
 
-    def forget(self, session_id: str) -> None:
-        """The call is over: what is known of its writers need not be kept."""
-        self._fenced = {known for known in self._fenced if known[0] != session_id}
-        self._torn = {known for known in self._torn if known[0] != session_id}
-        self._hopeless = {known for known in self._hopeless if known[0] != session_id}
+    def forget(self, session_id: str, writer: str | None = None) -> None:
+        """The call is over, or this one of its writers is gone: what is known of it need not be kept."""
+        if writer is None:
+            self._fenced = {known for known in self._fenced if known[0] != session_id}
+            self._hopeless = {known for known in self._hopeless if known[0] != session_id}
+            self._torn.pop(session_id, None)
+            return
+        self._fenced.discard((session_id, writer))
+        self._hopeless.discard((session_id, writer))
+        torn = self._torn.get(session_id, set())
+        torn.discard(writer)
+        if not torn:
+            self._torn.pop(session_id, None)
 
     def _next(self, now: float) -> list[CommitCommand]:
         if self._under_way is not None:
             return []
-        if self.due is not None and now >= self.due:
-            self.due = None
+        if self._probe_at is not None and now >= self._probe_at:
+            self._probe_at = None
             self.state = CommitState.CATCHING_UP if self._spooled else CommitState.STORE
             if self.state is CommitState.STORE and not self._waiting:
                 # Nothing is left to try the store with but what was given up.
@@ -308,7 +335,8 @@ class GroupCommit:
         return []
 
     def _resumptions(self) -> list[CommitCommand]:
-        return [Resume(*writer) for writer in sorted(self._torn - self._hopeless)]
+        torn = ((session_id, writer) for session_id in sorted(self._torn) for writer in sorted(self._torn[session_id]))
+        return [Resume(*writer) for writer in torn if writer not in self._hopeless]
 
     def _begin(self, command: type[Write | Spool]) -> list[CommitCommand]:
         batch: list[Entry] = []
@@ -348,13 +376,15 @@ class GroupCommit:
         return self._lose([entry for missing in gaps.values() for entry in missing]) if gaps else []
 
     def _lose(self, entries: Sequence[Entry]) -> list[CommitCommand]:
-        """Give up these entries and all that waits of the same writers."""
-        torn = {(entry.session_id, entry.writer) for entry in entries}
-        behind = [entry for entry in self._waiting if (entry.session_id, entry.writer) in torn]
-        self._waiting = deque(entry for entry in self._waiting if (entry.session_id, entry.writer) not in torn)
+        """Give up these entries and all that waits of the same calls."""
+        torn = {entry.session_id for entry in entries}
+        behind = [entry for entry in self._waiting if entry.session_id in torn]
+        self._waiting = deque(entry for entry in self._waiting if entry.session_id not in torn)
         self._waiting_bytes -= _size(behind)
-        self._torn |= torn
-        return [Lose([*entries, *behind])]
+        lost = [*entries, *behind]
+        for entry in lost:
+            self._torn.setdefault(entry.session_id, set()).add(entry.writer)
+        return [Lose(lost)]
 
 
 def _acknowledgements(entries: Sequence[Entry], *, durable: bool) -> list[CommitCommand]:

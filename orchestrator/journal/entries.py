@@ -57,10 +57,14 @@ class CallStarted(msgspec.Struct, frozen=True, tag_field="kind", tag="started"):
 
 
 class TakenOver(msgspec.Struct, frozen=True, tag_field="kind", tag="taken_over"):
-    """The entry's writer owns the call from here on: the first entry of every epoch after the first."""
+    """The entry's writer owns the call from here on: the first entry of every epoch after the first.
+
+    `after` is the writer of the epoch before, whose entries its own follow. Older journals do not name it.
+    """
 
     cause: str
     node: str = ""
+    after: str = ""
 
 
 class ItemWritten(msgspec.Struct, frozen=True, tag_field="kind", tag="item"):
@@ -163,9 +167,13 @@ class LegChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="leg"):
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag_field="kind", tag="snapshot"):
-    """All that is known of the call, as `CallState` in JSON: written after entries were lost, in place of them."""
+    """All that is known of the call, as `CallState` in JSON: written after entries were lost, in place of them.
+
+    With `after`, as in `TakenOver`, it may also stand for the lost entry by which its writer took the call over.
+    """
 
     state: msgspec.Raw
+    after: str = ""
 
 
 class CallEnded(msgspec.Struct, frozen=True, tag_field="kind", tag="ended"):

@@ -29,6 +29,15 @@ class Head(msgspec.Struct, frozen=True):
     ended: bool = False
 
 
+class _Claim(msgspec.Struct):
+    """What the rule reads of a body. The member keeps its name and meaning in all formats."""
+
+    after: str = ""
+
+
+_claim_decoder = msgspec.json.Decoder(_Claim)
+
+
 class Verdict(enum.Enum):
     """What becomes of an entry that is to be written."""
 
@@ -53,9 +62,34 @@ def judge(head: Head | None, entry: Entry) -> Verdict:
             return Verdict.STALE
         # A snapshot tells everything again, so it may follow a hole.
         return Verdict.WRITE if entry.kind == SNAPSHOT or entry.seq == head.last_seq + 1 else Verdict.GAP
-    claims = entry.kind == TAKEN_OVER and entry.epoch == head.epoch + 1 and not head.ended
+    if head.ended or entry.epoch <= head.epoch:
+        return Verdict.STALE
+    return _judge_claim(head, entry)
+
+
+def _judge_claim(head: Head, entry: Entry) -> Verdict:
+    """Judge an entry of an epoch that has not begun here."""
+    if entry.kind not in (TAKEN_OVER, SNAPSHOT):
+        # The one that begins it is missing. That is no proof of another owner: its writer is heard.
+        return Verdict.GAP
+    after = _predecessor(entry)
+    # Whoever followed somebody else in the epoch that is the present one here speaks for another conversation.
+    follows = entry.epoch == head.epoch + 1 and (after == head.writer or (not after and entry.kind == TAKEN_OVER))
     # A claim also has to know all that its predecessor wrote, or it would speak for a conversation that went on without it.
-    return Verdict.WRITE if claims and entry.seq == head.last_seq + 1 else Verdict.STALE
+    if not follows or entry.seq <= head.last_seq:
+        return Verdict.STALE
+    if entry.kind == SNAPSHOT or entry.seq == head.last_seq + 1:
+        return Verdict.WRITE
+    # It knows more than is here. Only a snapshot can tell what is missing.
+    return Verdict.GAP if after else Verdict.STALE
+
+
+def _predecessor(entry: Entry) -> str:
+    """Return whose entries this one says to follow. The rule must not fail for an entry's other contents or its format."""
+    try:
+        return _claim_decoder.decode(entry.body).after
+    except msgspec.MsgspecError:
+        return ""
 
 
 def head_after(entry: Entry) -> Head:

@@ -9,7 +9,7 @@ import msgspec
 from orchestrator.errors import JournalFormatError
 from orchestrator.journal.entries import Entry
 
-__all__ = ["Unpacker", "parcels"]
+__all__ = ["Unpacker", "parcels", "state_parcels"]
 
 # What one message of the link may carry, with room for its envelope.
 PARCEL: int = 60 * 1024
@@ -22,7 +22,11 @@ _decoder = msgspec.msgpack.Decoder(list[Entry])
 
 def parcels(entries: Sequence[Entry]) -> Iterator[tuple[bytes, bool]]:
     """Yield the pieces of these entries in order, each with whether more follow."""
-    data = _encoder.encode(entries)
+    yield from state_parcels(_encoder.encode(entries))
+
+
+def state_parcels(data: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Yield the pieces of something encoded, such as a call's state, in order, each with whether more follow."""
     for start in range(0, len(data), PARCEL):
         yield data[start : start + PARCEL], start + PARCEL < len(data)
 

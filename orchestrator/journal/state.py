@@ -119,6 +119,8 @@ class CallState(msgspec.Struct, kw_only=True):
     total_tokens: int = 0
     requests: int = 0
     response_id: str | None = None
+    # The response that ended with a former owner, until another one begins.
+    cut_response: str | None = None
     # Does the model owe a response: to a user turn, or to answers of tools?
     unanswered: bool = False
     # The latest, for whoever has to look after them.
@@ -161,7 +163,7 @@ class CallState(msgspec.Struct, kw_only=True):
         if self.response_id is not None:
             # It ended with the model session of the owner before. If it made calls, the last answer asks for the next one.
             self.unanswered |= not self._is_waited_for(self.response_id)
-            self.response_id = None
+            self.cut_response, self.response_id = self.response_id, None
 
     def _on_item(self, body: ItemWritten, entry: Entry) -> None:
         del entry
@@ -235,13 +237,15 @@ class CallState(msgspec.Struct, kw_only=True):
 
     def _on_response_started(self, body: ResponseStarted, entry: Entry) -> None:
         del entry
-        self.response_id = body.response_id
+        self.response_id, self.cut_response = body.response_id, None
         self.unanswered = False
 
     def _on_response_ended(self, body: ResponseEnded, entry: Entry) -> None:
         del entry
         if self.response_id == body.response_id:
             self.response_id = None
+        if self.cut_response == body.response_id:
+            self.cut_response = None
 
     def _on_usage(self, body: UsageCounted, entry: Entry) -> None:
         del entry

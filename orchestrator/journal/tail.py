@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from orchestrator.journal.entries import Body, Entry, Snapshot, encode_body
+from orchestrator.journal.entries import Body, Entry, Snapshot, TakenOver, encode_body
 from orchestrator.journal.state import CallState
 
 __all__ = ["JournalTail"]
@@ -35,6 +35,8 @@ class JournalTail:
         self.writer = writer
         self.epoch = epoch
         self.state = state or CallState(session_id=session_id)
+        # Whose entries this owner's follow.
+        self._after = self.state.writer
         self._most_open = most_open
         self._open: deque[Entry] = deque()
         self._open_bytes = 0
@@ -68,6 +70,10 @@ class JournalTail:
         """Whether all that was sent has arrived, so that a torn tail may `resume` without being asked."""
         return self._kept_seq >= self._sent_seq
 
+    def take_over(self, cause: str, node: str, now: float) -> Entry | None:
+        """Write that the call is this owner's from here on: first of all, and once, where there was another before."""
+        return self.write(TakenOver(cause, node, self._after), now)
+
     def write(self, body: Body, now: float) -> Entry | None:
         """Write a fact at `now` (Unix seconds) and return the entry to send; None where nothing can be sent at present."""
         entry = self._entry(body, now)
@@ -97,7 +103,8 @@ class JournalTail:
         """
         if self.refused or not self._torn:
             return None
-        entry = self._entry(Snapshot(msgspec.Raw(self.state.to_json())), now)
+        # Should the claim itself be among what was lost, this stands for it.
+        entry = self._entry(Snapshot(msgspec.Raw(self.state.to_json()), self._after), now)
         if len(entry.body) > LARGEST:
             return None
         self._torn = False

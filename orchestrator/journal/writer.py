@@ -112,9 +112,9 @@ class JournalWriter:
         """Take entries, in order. What became of them is told to the listener."""
         self._perform(self._machine.submit(entries, self._loop.time()))
 
-    def forget(self, session_id: str) -> None:
-        """The call is over: nothing needs to be remembered of it."""
-        self._machine.forget(session_id)
+    def forget(self, session_id: str, writer: str | None = None) -> None:
+        """The call is over, or this one of its writers is gone: nothing needs to be remembered of it."""
+        self._machine.forget(session_id, writer)
 
     async def settle(self, timeout: float) -> bool:
         """Wait until every entry is in the store or on disk, `timeout` seconds at most; tells whether all are.

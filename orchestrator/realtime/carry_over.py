@@ -13,16 +13,17 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.core.caller_audio import AudioStore, CallerAudio, joined
+from orchestrator.core.caller_audio import CallerAudio, joined
 from orchestrator.core.items import RealtimeItem, RealtimeToolCallItem
 from orchestrator.core.session_settings import InputRules, SessionSettings
 from orchestrator.core.unanswered import Unanswered, Wish
 from orchestrator.realtime.connection import ModelConnection
 from orchestrator.realtime.seeding import plan_seed
+from orchestrator.wire import realtime as wire
 from orchestrator.wire import realtime_client as client
 from orchestrator.wire import realtime_server as server
 
-__all__ = ["SETTINGS_AGAIN", "CarryOver"]
+__all__ = ["SETTINGS_AGAIN", "CarryOver", "ModelMemory"]
 
 # So many frames are told again in one message: a second of telephone audio.
 FRAMES_AT_ONCE = 50
@@ -48,15 +49,35 @@ _CONCERNS: tuple[type, ...] = (
 )
 
 
+class ModelMemory(msgspec.Struct, array_like=True):
+    """What another process needs to go on with a model session, beside its history and the frames in the store.
+
+    `settings` are those that the endpoint has taken, `updates` those on their way; `wishes` are client events as they are
+    sent, each with the frame of the caller's audio before which it was asked. `asked` says that a response was asked for.
+    """
+
+    settings: dict[str, Any]
+    updates: list[tuple[str, dict[str, Any]]]
+    wishes: list[tuple[int, msgspec.Raw]]
+    audio: dict[str, Any]
+    offset_ms: int
+    asked: bool = False
+
+    @classmethod
+    def empty(cls) -> ModelMemory:
+        """Return what is known of a model session that never told anything."""
+        return cls({}, [], [], {}, 0)
+
+
 class CarryOver:
     """One session's. `history` returns its items as they are now."""
 
     concerns = frozenset(_CONCERNS)
 
-    def __init__(self, store: AudioStore, history: Callable[[], Sequence[RealtimeItem]]) -> None:
+    def __init__(self, audio: CallerAudio, history: Callable[[], Sequence[RealtimeItem]]) -> None:
         self.settings = SessionSettings()
         self.unanswered = Unanswered()
-        self.audio = CallerAudio(store)
+        self.audio = audio
         # Milliseconds of the caller's audio before the present connection's, as the caller counts them.
         self.offset_ms = 0
         # The latest turn, while its words are on their way: they come over the connection that heard it, and no other.
@@ -64,6 +85,22 @@ class CarryOver:
         # How often the buffer was cleared without a confirmation.
         self.clears = 0
         self._history = history
+
+    def memory(self, *, asked: bool) -> ModelMemory:
+        """Return what another process needs."""
+        settings = self.settings
+        wishes = [(frame, msgspec.Raw(wire.encode(wish))) for frame, wish in self.unanswered.wishes]
+        updates = [(event_id, dict(session)) for event_id, session in settings.waiting]
+        return ModelMemory(settings.confirmed, updates, wishes, self.audio.state(), self.offset_ms, asked)
+
+    def recall(self, memory: ModelMemory) -> None:
+        """Go on where another process was. The audio's part is restored by whoever has the store that it filled."""
+        self.settings.recall(memory.settings, memory.updates)
+        self.offset_ms = memory.offset_ms
+        for frame, data in memory.wishes:
+            event = wire.decode_client_event(bytes(data))
+            if not isinstance(event, wire.UnknownEvent):
+                self.unanswered.sent(event, frame)
 
     @property
     def rules(self) -> InputRules:

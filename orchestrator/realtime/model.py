@@ -140,6 +140,10 @@ class RenewableModel(Protocol):
     def follow(self, history: Callable[[], Sequence[RealtimeItem]]) -> None:
         """Take the conversation from here; to be called before `connect`."""
 
+    @property
+    def tells_history(self) -> bool:
+        """Does `connect` tell of what `follow` returns, so that nobody else need?"""
+
     def renew(self, cause: str) -> None:
         """Replace the connection at the next quiet moment. Raises UserError where this model cannot."""
 

@@ -7,12 +7,10 @@ no queue stands between the two sockets of a call.
 from __future__ import annotations
 
 import asyncio
-import inspect
-import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NotRequired, Protocol, TypeAlias, TypedDict
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -42,11 +40,13 @@ from orchestrator.core.playback import PlaybackCursor
 from orchestrator.core.playback_source import PlaybackSource, TrackedPlayback
 from orchestrator.errors import EndReason, LegClosedError, ModelLostError, SettingsRefusedError, UserError, WireError
 from orchestrator.realtime.agent import RealtimeAgent
+from orchestrator.realtime.carry_over import ModelMemory
 from orchestrator.realtime.config import RealtimeRunConfig, RealtimeSessionModelSettings
 from orchestrator.realtime.connection import ModelConnection
 from orchestrator.realtime.dispatch import agent_settings
 from orchestrator.realtime.listeners import Listeners
 from orchestrator.realtime.model import RealtimeModel, RealtimeModelConfig, RealtimeModelListener, RealtimePlaybackTracker
+from orchestrator.realtime.openai_transport import TransportConfig, get_api_key, request_headers
 from orchestrator.realtime.renewed_link import RenewedLink, Seen, new_item_id, only_endpoint
 from orchestrator.realtime.renewing import ModelRenewal, Target
 from orchestrator.realtime.session_payload import DEFAULT_MODEL_SETTINGS, DEFAULT_REALTIME_MODEL, session_payload
@@ -96,30 +96,11 @@ class RenewalTap(Protocol):
         """The connection is gone, and the response under way with it: the caller must be told its end."""
 
 
-class TransportConfig(TypedDict):
-    """Tuning of the connection. Times are seconds, None switches the keepalive off; `max_size` is bytes.
-
-    With `renew` a connection that is lost or grows old is replaced, and the conversation goes on; without, it ends the session.
-    """
-
-    ping_interval: NotRequired[float | None]
-    ping_timeout: NotRequired[float | None]
-    handshake_timeout: NotRequired[float]
-    max_size: NotRequired[int]
-    renew: NotRequired[bool]
-
-
-async def get_api_key(key: Any) -> str | None:
-    """Return the API key: text, the result of a function (plain or async), or the environment's OPENAI_API_KEY."""
-    if callable(key):
-        key = key()
-        if inspect.isawaitable(key):
-            key = await key
-    return key or os.environ.get("OPENAI_API_KEY")
-
-
 class OpenAIRealtimeWebSocketModel(RealtimeModel):
     """One model session at a Realtime API endpoint. With `renewal`, it goes on over as many connections as it takes.
+
+    With `memory`, of the model of a process that is gone, `connect` goes on where that was; the store of `renewal` then holds
+    the frames that it had pushed.
 
     `playback` knows what the caller heard; by default a cursor that assumes playback starts when audio arrives. Not safe to
     use from several threads: all of it belongs to the event loop that called `connect`.
@@ -137,8 +118,10 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         metrics: Metrics | None = None,
         dial: Dial = connect,
         renewal: ModelRenewal | None = None,
+        memory: ModelMemory | None = None,
     ) -> None:
         self._renewal = renewal
+        self._memory = memory
         self._dial = dial
         self.model = DEFAULT_REALTIME_MODEL
         self._transport_config = transport_config or {}
@@ -152,6 +135,11 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         self._link: RenewedLink | None = None
         # Where the caller's frames are kept that another connection would have to be told.
         self._audio: CallerAudio | None = None
+        if renewal is not None and memory is not None:
+            # From here on what the caller says is kept, although there is no connection yet.
+            self._audio = CallerAudio(renewal.make_store())
+            if memory.audio:
+                self._audio.restore(memory.audio)
         self._history: Callable[[], Sequence[RealtimeItem]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tap: WireTap | None = None
@@ -176,6 +164,17 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
     def follow(self, history: Callable[[], Sequence[RealtimeItem]]) -> None:
         """Take the conversation from here when the connection is made anew; to be called before `connect`."""
         self._history = history
+
+    @property
+    def tells_history(self) -> bool:
+        """Does `connect` tell the endpoint of the whole conversation, since it began in another process?"""
+        return self._memory is not None
+
+    def memory(self) -> ModelMemory | None:
+        """Return what another process needs to go on; None for a model that cannot be gone on with."""
+        if self._link is None or self._session is None:
+            return self._memory
+        return self._link.carry.memory(asked=self._session.is_asked)
 
     def renew(self, cause: str = "demanded") -> None:
         """Replace the connection at the next quiet moment. Raises UserError for a model that was not made to."""
@@ -213,10 +212,11 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         target = f"call_id={quote(call_id)}" if call_id else f"model={quote(model_name)}"
         url = options.get("url") or f"{DEFAULT_URL}?{target}"
         try:
+            self.model = model_name
             await self._open(url, options, playback)
             self._refuse_closed()
-            self.model = model_name
-            self._update_session(settings)
+            if self._memory is None:
+                self._update_session(settings)
             self._trace(settings)
         except BaseException:
             if self._leg is not None:
@@ -231,19 +231,27 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         """Open the first connection: over the endpoints of the renewal, or else to this address."""
         renewal = self._renewal
         if renewal is None and self._transport_config.get("renew"):
-            renewal = only_endpoint(Target(url, lambda: _headers(options)))
+            renewal = only_endpoint(Target(url, lambda: request_headers(options)))
         if renewal is None or self._history is None or self._call_attached:
             # A call that is joined is not ours to begin anew.
             self._session = ModelSession(playback, response_timeout=self._response_timeout)
             connection = self._connection = ModelConnection(self)
             connection.in_use = True
-            headers = await _headers(options)
+            headers = await request_headers(options)
             self._leg = await self._dial(url, connection, headers=headers, options=self._leg_options())
             connection.leg = self._leg
             return
         session = self._session = ModelSession(playback, response_timeout=self._response_timeout, new_id=new_item_id)
-        link = self._link = RenewedLink(self, renewal, session, self._history)
-        self._audio = link.carry.audio
+        if self._audio is None:
+            self._audio = CallerAudio(renewal.make_store())
+        link = self._link = RenewedLink(self, renewal, session, self._history, self._audio)
+        if self._memory is not None:
+            link.carry.recall(self._memory)
+            if not (self._memory.settings or self._memory.updates):
+                self._update_session(options.get("initial_model_settings") or {})
+            await link.open_again()
+            self._refuse_closed()
+            return
         connection = await link.open()
         self._refuse_closed()
         self.on_message(connection, connection.greeted.result())
@@ -538,16 +546,6 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         self._timer = None
         if self._session is not None:
             self.perform(self._session.expire(self._now()))
-
-
-async def _headers(options: RealtimeModelConfig) -> dict[str, str]:
-    headers = options.get("headers")
-    key = await get_api_key(options.get("api_key")) if headers is None else None
-    if headers is not None:
-        return dict(headers)
-    if not key:
-        raise UserError("API key is required but was not provided: pass api_key, or set OPENAI_API_KEY")
-    return {"Authorization": f"Bearer {key}"}
 
 
 def _raw_event(message: Mapping[str, Any]) -> client.ClientEvent:

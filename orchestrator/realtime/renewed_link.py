@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from orchestrator.core.caller_audio import CallerAudio
 from orchestrator.core.commands import Emit, ModelCommand, Rewrite
 from orchestrator.core.endpoint_pool import Endpoint, EndpointPool
 from orchestrator.core.events import (
@@ -40,6 +41,7 @@ __all__ = ["LinkHost", "RenewedLink", "Seen", "new_item_id", "only_endpoint"]
 
 _EXPIRED = "session_expired"
 _ONLY = "model"
+RECOVERED = "recovered"
 
 
 class Seen(Enum):
@@ -95,8 +97,9 @@ class RenewedLink:
         renewal: ModelRenewal,
         session: ModelSession,
         history: Callable[[], Sequence[RealtimeItem]],
+        audio: CallerAudio,
     ) -> None:
-        self.carry = CarryOver(renewal.make_store(), history)
+        self.carry = CarryOver(audio, history)
         self.renewer = Renewer(renewal, self)
         # Frames that earlier connections did not take in time.
         self.dropped_before = 0
@@ -124,6 +127,11 @@ class RenewedLink:
         self.renewer.in_use(connection)
         self._use(connection)
         return connection
+
+    async def open_again(self) -> None:
+        """Open a connection for a conversation that began in another process, and tell it of everything. Raises as `open`."""
+        self._lost_at = self._now()
+        self.take(await self.renewer.first(), RECOVERED)
 
     def renew(self, cause: str) -> None:
         """Replace the connection at the next quiet moment."""

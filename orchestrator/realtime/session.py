@@ -42,6 +42,7 @@ from orchestrator.core.inputs import (
     RealtimeModelSendUserInput,
 )
 from orchestrator.core.items import RealtimeItem
+from orchestrator.core.states import ToolCallState
 from orchestrator.core.turn import FirstAudio
 from orchestrator.errors import SettingsRefusedError, UserError
 from orchestrator.realtime.agent import RealtimeAgent
@@ -175,6 +176,14 @@ class RealtimeSession(RealtimeModelListener):
         return self._inside.context.usage
 
     @property
+    def is_quiet(self) -> bool:
+        """Is nothing under way that would be lost with this process: no response, and no tool call but those that wait for a
+        person? What the caller says meanwhile is another matter."""
+        core = self._inside.core
+        waits = all(call.state is ToolCallState.AWAITING_APPROVAL for call in core.tool_calls.open)
+        return core.active_response is None and waits
+
+    @property
     def wants_raw(self) -> bool:
         """Does anybody read this session's events? Tells the model whether to report the server's raw ones."""
         return self._hub.has_readers
@@ -233,7 +242,8 @@ class RealtimeSession(RealtimeModelListener):
         return self
 
     async def _seed_model(self) -> None:
-        for message in self._seed.messages:
+        told = isinstance(self._model, RenewableModel) and self._model.tells_history
+        for message in () if told else self._seed.messages:
             if self._sender is None:
                 self._submit(message)
             else:

@@ -27,6 +27,8 @@ __all__ = [
     "MODEL_ENDPOINT_HEALTH",
     "MODEL_RENEWALS_TOTAL",
     "MODEL_RENEWAL_SECONDS",
+    "RECOVERIES_TOTAL",
+    "RECOVERY_SECONDS",
     "REFUSALS_TOTAL",
     "SESSIONS",
     "SESSION_ACTORS",
@@ -88,6 +90,8 @@ SESSION_STARTS_TOTAL = _PREFIX + "session_starts_total"
 SESSION_ENDS_TOTAL = _PREFIX + "session_ends_total"
 REFUSALS_TOTAL = _PREFIX + "refusals_total"
 ACCEPT_SECONDS = _PREFIX + "accept_seconds"
+RECOVERIES_TOTAL = _PREFIX + "recoveries_total"
+RECOVERY_SECONDS = _PREFIX + "recovery_seconds"
 TELEMETRY_REJECTED_TOTAL = _PREFIX + "telemetry_rejected_total"
 
 # Counted by the session actor, sent as deltas.
@@ -135,6 +139,19 @@ _SPECS = (
         kind=Kind.COUNTER,
         help="Sessions that had started and ended, by the code of their end reason.",
         labels=(_CHANNEL, Label("reason")),
+    ),
+    Spec(
+        name=RECOVERIES_TOTAL,
+        kind=Kind.COUNTER,
+        help="Sessions that went on with another owner, by why they had lost the one before.",
+        labels=(Label("cause"),),
+    ),
+    Spec(
+        name=RECOVERY_SECONDS,
+        kind=Kind.HISTOGRAM,
+        help="From the news that a session had no owner to the next one's reading of what its caller sends.",
+        labels=(Label("cause"),),
+        buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0),
     ),
     Spec(
         name=REFUSALS_TOTAL,

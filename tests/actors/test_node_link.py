@@ -27,16 +27,27 @@ from orchestrator.cluster.link_messages import (
     JournalAcknowledged,
     JournalLost,
     JournalRefused,
+    ListenerKept,
+    Recover,
     Refused,
+    Release,
+    SessionHeld,
+    StateParcel,
     Up,
     decode_from_gateway,
     encode,
 )
 from orchestrator.errors import EndReason, SettingsError, WireError
 from orchestrator.gateway.links import ActorLink
+from orchestrator.journal.parcels import state_parcels
 
 ADOPT = Adopt("sess_1", "openai", b"GET / HTTP/1.1\r\n\r\n", "127.0.0.1:1", 1.5)
 REASON = EndReason("test", "a test ended it")
+
+
+def a_page() -> int:
+    """Stands for a page's descriptor, which the link does not look into."""
+    return os.memfd_create("page")
 
 
 class GatewaySide:
@@ -45,6 +56,14 @@ class GatewaySide:
     def __init__(self) -> None:
         self.messages: asyncio.Queue[tuple[ActorLink, FromActor]] = asyncio.Queue()
         self.lost: asyncio.Queue[tuple[ActorLink, EndReason]] = asyncio.Queue()
+        self.held: asyncio.Queue[tuple[SessionHeld, socket.socket, int]] = asyncio.Queue()
+        self.listeners: asyncio.Queue[socket.socket] = asyncio.Queue()
+
+    def on_session_held(self, link: ActorLink, message: SessionHeld, sock: socket.socket, page: int) -> None:
+        self.held.put_nowait((message, sock, page))
+
+    def on_listener(self, link: ActorLink, sock: socket.socket) -> None:
+        self.listeners.put_nowait(sock)
 
     def on_link_message(self, link: ActorLink, message: FromActor) -> None:
         self.messages.put_nowait((link, message))
@@ -57,11 +76,22 @@ class ActorSide:
     """Notes what the link tells a session actor."""
 
     def __init__(self) -> None:
-        self.adopted: asyncio.Queue[tuple[socket.socket, Adopt]] = asyncio.Queue()
+        self.adopted: asyncio.Queue[tuple[socket.socket, int, Adopt]] = asyncio.Queue()
+        self.recovered: asyncio.Queue[tuple[socket.socket, int, bytes, Recover]] = asyncio.Queue()
+        self.listeners: asyncio.Queue[socket.socket] = asyncio.Queue()
         self.other: asyncio.Queue[object] = asyncio.Queue()
 
-    def on_adopt(self, sock: socket.socket, message: Adopt) -> None:
-        self.adopted.put_nowait((sock, message))
+    def on_adopt(self, sock: socket.socket, page: int, message: Adopt) -> None:
+        self.adopted.put_nowait((sock, page, message))
+
+    def on_recover(self, sock: socket.socket, page: int, state: bytes, message: Recover) -> None:
+        self.recovered.put_nowait((sock, page, state, message))
+
+    def on_release(self, message: Release) -> None:
+        self.other.put_nowait(message)
+
+    def on_listener(self, sock: socket.socket) -> None:
+        self.listeners.put_nowait(sock)
 
     def on_end_session(self, message: EndSession) -> None:
         self.other.put_nowait(message)
@@ -151,9 +181,11 @@ async def test_messages_go_both_ways_in_order(
 async def test_a_socket_arrives_and_no_descriptor_stays_behind(link: ActorLink, actor: ActorSide) -> None:
     before = open_fds()
     ours, theirs = socket.socketpair()
-    assert link.offer(ADOPT, theirs.detach())
-    sock, message = await actor.adopted.get()
+    assert link.offer(ADOPT, (theirs.detach(), a_page()))
+    sock, page, message = await actor.adopted.get()
     assert message == ADOPT
+    assert not os.get_inheritable(page)
+    os.close(page)
     assert not sock.getblocking()
     assert not os.get_inheritable(sock.fileno())
     ours.sendall(b"hello")
@@ -164,21 +196,67 @@ async def test_a_socket_arrives_and_no_descriptor_stays_behind(link: ActorLink, 
     assert open_fds() == before
 
 
-@pytest.mark.parametrize("give_socket", [False, True])
-async def test_a_hand_over_without_exactly_one_socket_is_refused(
-    link: ActorLink, gateway: GatewaySide, actor: ActorSide, give_socket: bool
+@pytest.mark.parametrize("given", ["nothing", "no socket", "no page"])
+async def test_a_hand_over_without_a_socket_and_a_page_is_refused(
+    link: ActorLink, gateway: GatewaySide, actor: ActorSide, given: str
 ) -> None:
+    before = open_fds()
+    ours, theirs = socket.socketpair()
+    fds: tuple[int, ...] = ()
+    if given != "nothing":
+        fds = (a_page(), a_page()) if given == "no socket" else (theirs.detach(),)
+    theirs.close()
+    ours.close()
     with capture_logs():
-        if give_socket:
-            reading, writing = os.pipe()
-            os.close(writing)
-            assert link.offer(ADOPT, reading)
-        else:
-            assert link.offer(ADOPT)
+        assert link.offer(ADOPT, fds)
         _, message = await gateway.messages.get()
+    assert open_fds() == before
     assert isinstance(message, Refused)
     assert message.session_id == ADOPT.session_id
     assert actor.adopted.empty()
+
+
+async def test_a_session_that_is_recovered_comes_with_its_state(link: ActorLink, actor: ActorSide) -> None:
+    ours, theirs = socket.socketpair()
+    recover = Recover("sess_1", "openai", b"head", "127.0.0.1:1", 1.5, "actor_died", 2.5)
+    for part, more in state_parcels(state := os.urandom(150_000)):
+        link.send(StateParcel("sess_1", part, more))
+    link.send(StateParcel("sess_2", b"of another"))
+    assert link.offer(recover, (theirs.detach(), a_page()))
+    sock, page, given, message = await actor.recovered.get()
+    assert (given, message) == (state, recover)
+    sock.close()
+    os.close(page)
+    ours.close()
+    link.send(Release("sess_1"))
+    assert await actor.other.get() == Release("sess_1")
+
+
+async def test_what_an_actor_holds_for_a_gateway_goes_there_and_back(
+    client: NodeLinkClient, link: ActorLink, gateway: GatewaySide, actor: ActorSide
+) -> None:
+    before = open_fds()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        link.send(ListenerKept(), (os.dup(listening.fileno()),))
+        kept = await actor.listeners.get()
+        assert kept.getsockname() == listening.getsockname()
+        client.send(ListenerKept(), (kept.detach(),))
+        with await gateway.listeners.get() as back:
+            assert back.getsockname() == listening.getsockname()
+    ours, theirs = socket.socketpair()
+    held = SessionHeld("sess_1", "openai", b"head", "127.0.0.1:1", 1.5)
+    client.send(held, (theirs.detach(), a_page()))
+    message, sock, page = await gateway.held.get()
+    assert message == held
+    sock.close()
+    os.close(page)
+    with capture_logs() as logs:
+        client.send(held, (ours.detach(),))
+        client.send(held)
+        client.send(Up("sess_1", 0.5))
+        assert (await gateway.messages.get())[1] == Up("sess_1", 0.5)
+    assert [line["event"] for line in logs] == ["link_message_refused"] * 2
+    assert open_fds() == before
 
 
 async def test_a_descriptor_that_nobody_expects_is_closed(
@@ -190,7 +268,7 @@ async def test_a_descriptor_that_nobody_expects_is_closed(
     socket.send_fds(peer, [encode(Up("sess_1", 0.5))], [theirs.fileno()])
     assert (await gateway.messages.get())[1] == Up("sess_1", 0.5)
     assert open_fds() == before
-    assert link.offer(Drain(), theirs.detach())
+    assert link.offer(Drain(), (theirs.detach(),))
     assert await actor.other.get() == "drain"
     assert ours.recv(1) == b""
     ours.close()
@@ -210,7 +288,7 @@ async def test_garbage_is_refused_and_the_link_goes_on(raw: tuple[socket.socket,
 async def test_a_message_that_is_too_large_is_refused_and_nothing_is_taken(link: ActorLink) -> None:
     ours, theirs = socket.socketpair()
     with pytest.raises(WireError, match="exceeds"):
-        link.offer(Adopt("sess_1", "openai", bytes(70_000), "", 0.0), theirs.fileno())
+        link.offer(Adopt("sess_1", "openai", bytes(70_000), "", 0.0), (theirs.fileno(),))
     theirs.send(b"x")
     assert ours.recv(1) == b"x"
     ours.close()
@@ -225,7 +303,7 @@ async def test_what_the_kernel_does_not_take_waits_and_goes_out_in_order(
     for number in range(600):
         link.send(EndSession(f"sess_{number}", REASON))
     for _, theirs in pairs:
-        assert link.offer(ADOPT, theirs.detach())
+        assert link.offer(ADOPT, (theirs.detach(), a_page()))
     assert isinstance(link, Link)
     assert link.queued > 0
     peer.setblocking(False)
@@ -235,7 +313,8 @@ async def test_what_the_kernel_does_not_take_waits_and_goes_out_in_order(
     for ours, _ in pairs:
         data, fds = await received(peer)
         assert decode_from_gateway(data) == ADOPT
-        (fd,) = fds
+        fd, page = fds
+        os.close(page)
         with socket.socket(fileno=fd) as theirs:
             theirs.send(b"x")
             assert ours.recv(1) == b"x"
@@ -260,7 +339,7 @@ async def test_a_peer_that_does_not_read_is_refused_offers_and_then_given_up(
     before = open_fds()
     offered = []
     ours, theirs = socket.socketpair()
-    while link.offer(ADOPT, fd := os.dup(theirs.fileno())):
+    while link.offer(ADOPT, (fd := os.dup(theirs.fileno()),)):
         offered.append(fd)
     os.close(fd)
     assert len(offered) >= 1024
@@ -403,7 +482,7 @@ async def test_when_no_descriptor_can_be_opened_the_hand_over_is_refused(
     with capture_logs() as logs:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
         try:
-            assert link.offer(ADOPT, fd)
+            assert link.offer(ADOPT, (fd,))
             _, message = await gateway.messages.get()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from orchestrator import function_tool
-from orchestrator.channels.host import SessionHost
+from orchestrator.channels.host import Given, SessionHost
 from orchestrator.channels.journalling import Journals
 from orchestrator.errors import EndReason
 from orchestrator.journal.entries import Entry
@@ -41,10 +41,19 @@ class Reporter:
         self.ups: list[str] = []
         self.states: list[tuple[str, str]] = []
         self.ends: dict[str, EndReason] = {}
+        self.recoveries: list[tuple[str, int]] = []
+        self.releases: list[str] = []
 
     def up(self, session_id: str, accept_to_101_s: float) -> None:
         assert accept_to_101_s >= 0
         self.ups.append(session_id)
+
+    def recovered(self, session_id: str, epoch: int, gap_s: float) -> None:
+        assert gap_s >= 0
+        self.recoveries.append((session_id, epoch))
+
+    def released(self, session_id: str) -> None:
+        self.releases.append(session_id)
 
     def state_changed(self, session_id: str, state: str) -> None:
         self.states.append((session_id, state))
@@ -172,9 +181,7 @@ class World:
             f"GET /x HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{offer}\r\n"
         )
-        refusal = self.host.adopt(
-            ours, session_id=session_id, channel=channel, head=head.encode(), peer="127.0.0.1:1", accepted_at=0.0
-        )
+        refusal = self.host.adopt(ours, None, Given(session_id, channel, head.encode(), "127.0.0.1:1", 0.0))
         assert refusal is None
         caller = Caller()
         await caller.open(theirs)

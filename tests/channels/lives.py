@@ -234,5 +234,11 @@ class Life:
     def on_speech(self, *, speaking: bool) -> None:
         pass
 
+    def on_renewing(self, cause: str) -> None:
+        pass
+
+    def on_renewed(self, seconds: float, cause: str) -> None:
+        pass
+
     def on_ended(self, exception: Exception | None) -> None:
         raise AssertionError(f"the model is gone: {exception}")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from orchestrator.channels.host import Given
 from orchestrator.errors import EndReason, LegConnectError, UserError
 
 
@@ -26,9 +27,7 @@ async def test_a_request_that_is_no_upgrade_is_refused_and_not_a_fault_of_ours(w
     ours.setblocking(False)
     theirs.setblocking(False)
     with capture_logs() as logs:
-        refusal = world.host.adopt(
-            ours, session_id="sess_x", channel="openai", head=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", peer="", accepted_at=0.0
-        )
+        refusal = world.host.adopt(ours, None, Given("sess_x", "openai", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", 0.0))
         assert refusal is None
         reason = await world.over("sess_x")
     assert (reason.code, reason.by) == ("bad_upgrade", "caller")

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.channels import host as module
+from orchestrator.channels.host import Given
 from orchestrator.errors import EndReason
 
 
@@ -38,6 +39,6 @@ async def test_records_are_kept_within_bounds(world: Any, monkeypatch: Any) -> N
 
 async def test_nobody_is_taken_once_the_host_is_closing(world: Any) -> None:
     await world.host.aclose(EndReason("shutdown"))
-    refusal = world.host.adopt(None, session_id="s", channel="openai", head=b"", peer="", accepted_at=0.0)
+    refusal = world.host.adopt(None, None, Given("s", "openai", b"", "", 0.0))
     assert refusal is not None
     assert refusal.code == "shutdown"

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from orchestrator.channels.host import Given
 from orchestrator.errors import LegConnectError
 
 APPEND = {"type": "input_audio_buffer.append", "audio": "AAAA"}
@@ -236,7 +237,7 @@ async def test_a_host_that_is_full_or_does_not_know_the_channel_says_so(world: A
         await enter(world)
     ours, theirs = socket.socketpair()
     for channel, code in (("openai", "no_seat"), ("carrier_pigeon", "unknown_channel")):
-        refusal = world.host.adopt(ours, session_id="s", channel=channel, head=b"", peer="", accepted_at=0.0)
+        refusal = world.host.adopt(ours, None, Given("s", channel, b"", "", 0.0))
         assert refusal is not None
         assert refusal.code == code
     ours.close()

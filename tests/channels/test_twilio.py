@@ -236,7 +236,7 @@ async def test_one_callers_end_is_nothing_to_another(world: Any) -> None:
     caller_b.send(media("AAAA"))
     await world.settle()
     assert world.endpoint.received[-1]["audio"] == "AAAA"
-    assert world.host.sessions() == [(session_b, "twilio", "live")]
+    assert world.host.sessions() == [(session_b, "twilio", "live", 1)]
     await asyncio.sleep(1.1)
     frames = {tuple(c.labels): c.value for c in world.drain_metrics().counters if c.name == names.AUDIO_FRAMES_TOTAL}
     assert frames == {("in",): 1.0}

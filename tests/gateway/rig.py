@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator, Callable
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,11 @@ from orchestrator.cluster.link_messages import (
     JournalAcknowledged,
     JournalLost,
     JournalRefused,
+    ListenerKept,
+    Recover,
+    Recovered,
+    Release,
+    SessionHeld,
     SessionStateChanged,
     Up,
 )
@@ -31,8 +38,10 @@ from orchestrator.errors import EndReason
 from orchestrator.gateway.server import GatewayServer
 from orchestrator.settings import Settings
 from orchestrator.telemetry.metrics import RegistryMetrics
-from orchestrator.transports.base import Leg
-from orchestrator.transports.opening import accept
+from orchestrator.transports.base import Leg, LegOptions, LegState
+from orchestrator.transports.opening import accept, resume
+from orchestrator.transports.session_page import SessionPage
+from orchestrator.transports.websocket import WebSocketLeg
 
 UPGRADE = {
     "Connection": "Upgrade",
@@ -77,10 +86,13 @@ class EchoCall:
     """A session that sends back what it hears."""
 
     def __init__(self, on_closed: Callable[[EndReason], None]) -> None:
-        self.leg: Leg | None = None
+        self.leg: WebSocketLeg | None = None
+        self.sock: socket.socket | None = None
+        self.page: SessionPage | None = None
         self.on_closed = on_closed
 
     def on_open(self, leg: Leg) -> None:
+        assert isinstance(leg, WebSocketLeg)
         self.leg = leg
 
     def on_text(self, data: bytes) -> None:
@@ -100,31 +112,72 @@ class FakeSessionActor:
         self.seats = seats
         self.answers = answers
         self.adopted: list[Adopt] = []
-        self.held: list[tuple[socket.socket, Adopt]] = []
+        self.held: list[tuple[socket.socket, int, Adopt]] = []
+        self.recovered: list[tuple[Recover, bytes]] = []
+        self.releases: list[Release] = []
+        self.listener: socket.socket | None = None
+        # Stands for the actor's process. The signal is the question where its threads are.
+        self.process = subprocess.Popen(["sh", "-c", "trap '' USR1; exec sleep 600"])
         self.drains = 0
         self.ended_by_gateway: list[str] = []
         self.calls: dict[str, EchoCall] = {}
         self.client = NodeLinkClient(path, self.hello, self)
+        self._beats = asyncio.get_running_loop().call_later(0, lambda: None)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def hello(self) -> Hello:
-        return Hello(self.name, 1000, self.seats, tuple(HeldSession(session, "openai", "live") for session in self.calls))
+        return Hello(
+            self.name, self.process.pid, self.seats, tuple(HeldSession(session, "openai", "live") for session in self.calls)
+        )
 
-    def on_adopt(self, sock: socket.socket, message: Adopt) -> None:
+    def on_adopt(self, sock: socket.socket, page: int, message: Adopt) -> None:
         self.adopted.append(message)
         if self.answers:
-            task = asyncio.get_running_loop().create_task(self._answer(sock, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._answer(sock, SessionPage.open(page), message))
         else:
-            self.held.append((sock, message))
+            self.held.append((sock, page, message))
 
-    async def _answer(self, sock: socket.socket, message: Adopt) -> None:
+    def on_recover(self, sock: socket.socket, page: int, state: bytes, message: Recover) -> None:
+        self.recovered.append((message, state))
+        self._start(self._go_on(sock, SessionPage.open(page), message))
+
+    def on_release(self, message: Release) -> None:
+        self.releases.append(message)
+
+    def on_listener(self, sock: socket.socket) -> None:
+        if self.listener is not None:
+            self.listener.close()
+        self.listener = sock
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, sock: socket.socket, page: SessionPage, message: Adopt) -> None:
         call = EchoCall(lambda reason: self.ended(message.session_id, reason))
-        call.leg = await accept(sock, message.head, call, subprotocol="realtime")
-        self.calls[message.session_id] = call
+        call.leg = await accept(sock, message.head, call, options=_options(page), subprotocol="realtime", page=page)
+        self.keep(message.session_id, call, sock, page)
         self.client.send(Up(message.session_id, 0.001))
         self.client.send(SessionStateChanged(message.session_id, "live"))
+
+    async def _go_on(self, sock: socket.socket, page: SessionPage, message: Recover) -> None:
+        call = EchoCall(lambda reason: self.ended(message.session_id, reason))
+        call.leg = await resume(sock, call, side="server", options=_options(page), page=page)
+        self.keep(message.session_id, call, sock, page)
+        self.client.send(Recovered(message.session_id, 2, 0.001))
+
+    def keep(self, session_id: str, call: EchoCall, sock: socket.socket, page: SessionPage) -> None:
+        self.calls[session_id] = call
+        call.sock, call.page = sock, page
+        self._beat()
+
+    def _beat(self) -> None:
+        for call in self.calls.values():
+            if call.page is not None:
+                call.page.beat()
+        self._beats.cancel()
+        self._beats = asyncio.get_running_loop().call_later(0.1, self._beat)
 
     def ended(self, session_id: str, reason: EndReason) -> None:
         self.calls.pop(session_id, None)
@@ -140,7 +193,14 @@ class FakeSessionActor:
         pass
 
     def on_link_up(self) -> None:
-        pass
+        given = {message.session_id: message for message in self.adopted}
+        for session_id, call in self.calls.items():
+            if call.sock is not None and call.page is not None and session_id in given:
+                adopt = given[session_id]
+                held = SessionHeld(session_id, adopt.channel, adopt.head, adopt.peer, adopt.accepted_at)
+                self.client.send(held, (os.dup(call.sock.fileno()), os.dup(call.page.fileno())))
+        if self.listener is not None:
+            self.client.send(ListenerKept(), (os.dup(self.listener.fileno()),))
 
     def on_link_lost(self, reason: EndReason) -> None:
         pass
@@ -149,21 +209,38 @@ class FakeSessionActor:
         """Take up the calls that were left waiting."""
         self.answers = True
         held, self.held = self.held, []
-        for sock, message in held:
+        for sock, page, message in held:
             self.adopted.remove(message)
-            self.on_adopt(sock, message)
+            self.on_adopt(sock, page, message)
+
+    def stand_still(self) -> None:
+        """Do nothing any more, as a process that is stopped."""
+        self._beats.cancel()
+        for call in self.calls.values():
+            if call.leg is not None:
+                call.leg.stall(sending=True, receiving=True)
 
     async def close(self) -> None:
-        """Be gone, as a killed process is: the link ends, and the sockets with it."""
+        """Be gone, as a killed process is: its descriptors are closed, and the connections go on if others hold them."""
         self.client.close()
-        legs = [call.leg for call in self.calls.values() if call.leg is not None]
-        for leg in legs:
-            leg.abort(EndReason("killed"))
-        for leg in legs:
-            await leg.wait_closed()
-        for sock, _ in self.held:
+        self._beats.cancel()
+        calls, self.calls = list(self.calls.values()), {}
+        for call in calls:
+            call.on_closed = lambda _: None
+            if call.leg is not None and call.leg.state is LegState.OPEN:
+                call.leg.detach()
+                await call.leg.wait_closed()
+            if call.page is not None:
+                call.page.close()
+        for sock, page, _ in self.held:
             sock.close()
+            os.close(page)
         self.held.clear()
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+        self.process.kill()
+        self.process.wait()
 
 
 class Rig:
@@ -172,7 +249,7 @@ class Rig:
     def __init__(self, settings: Settings, link_path: str, **options: Any) -> None:
         self.metrics = RegistryMetrics()
         self.server = GatewayServer(settings, self.metrics, **options)
-        self.links = NodeLinkServer(link_path, self.server)
+        self.links = NodeLinkServer(link_path, self.server.sessions)
         self.link_path = link_path
         self.actors: list[FakeSessionActor] = []
 
@@ -223,6 +300,10 @@ class Rig:
         self.links.close()
 
 
+def _options(page: SessionPage) -> LegOptions:
+    return LegOptions(max_message=page.layout.max_message)
+
+
 def parse(data: bytes) -> Answer:
     """Read an answer to a GET or POST."""
     if not data:
@@ -247,7 +328,7 @@ async def echo(caller: ClientConnection, text: str) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, link_path: str, **options: Any) -> AsyncIterator[Rig]:
+async def running(settings: Settings, link_path: str, *, listener_within: float = 0.0, **options: Any) -> AsyncIterator[Rig]:
     """Run a gateway; in the end nothing of it may be left, and nothing may have raised in the loop."""
     loop = asyncio.get_running_loop()
     raised: list[dict[str, Any]] = []
@@ -255,7 +336,7 @@ async def running(settings: Settings, link_path: str, **options: Any) -> AsyncIt
     rig = Rig(settings, link_path, **options)
     rig.links.start()
     try:
-        await rig.server.start()
+        await rig.server.start(listener_within=listener_within)
         yield rig
     finally:
         await rig.close()

@@ -13,13 +13,15 @@ from orchestrator.cluster.link_messages import (
     JournalEntries,
     JournalLost,
     JournalRefused,
+    StateParcel,
 )
 from orchestrator.errors import EndReason, JournalUnavailableError
 from orchestrator.gateway.journal_desk import JournalDesk
 from orchestrator.journal.commit import CommitLimits
 from orchestrator.journal.entries import AgentChanged, CallStarted, Entry, TakenOver
 from orchestrator.journal.heads import Verdict
-from orchestrator.journal.parcels import parcels
+from orchestrator.journal.parcels import parcels, state_parcels
+from orchestrator.journal.state import replay
 from orchestrator.journal.stores import MemoryStore
 from orchestrator.journal.writer import JournalWriter
 from orchestrator.telemetry.metrics import RegistryMetrics
@@ -36,12 +38,12 @@ class StubLink:
         self.sent: list[FromGateway] = []
         self.closed: EndReason | None = None
 
-    def offer(self, message: FromGateway, fd: int | None = None) -> bool:
-        del fd
+    def offer(self, message: FromGateway, fds: tuple[int, ...] = ()) -> bool:
+        del fds
         self.sent.append(message)
         return True
 
-    def send(self, message: FromGateway) -> None:
+    def send(self, message: FromGateway, fds: tuple[int, ...] = ()) -> None:
         self.sent.append(message)
 
     def close(self, reason: EndReason) -> None:
@@ -161,3 +163,25 @@ async def test_an_actor_that_comes_back_after_a_loss_is_not_held_to_it(rig: Rig)
     # It never heard of the loss, and so it sends all of it again.
     rig.give(JOURNAL[:4], other)
     await eventually(lambda: JournalAcknowledged("s1", "a", 4, durable=True) in other.sent)
+
+
+async def test_a_gateway_that_is_new_learns_the_state_of_a_call_from_its_owner(rig: Rig) -> None:
+    state = replay("s1", JOURNAL[:3])
+    data = state.to_json() + b" " * 70_000
+    pieces = list(state_parcels(data))
+    rig.desk.take_state(rig.link, StateParcel("s1", *pieces[0]))
+    # The same from an actor that dies before it has told all.
+    lost = StubLink()
+    rig.desk.take_state(lost, StateParcel("s1", *pieces[0]))
+    rig.desk.link_lost(lost)
+    assert rig.desk.copies.state("s1") is None
+    for piece in pieces[1:]:
+        rig.desk.take_state(rig.link, StateParcel("s1", *piece))
+    assert rig.desk.copies.state("s1") == state
+    rig.give(JOURNAL[:4])
+    known = rig.desk.copies.state("s1")
+    assert known is not None
+    assert known.last_seq == 4
+    rig.desk.take_state(rig.link, StateParcel("s2", b"no state"))
+    assert rig.desk.copies.state("s2") is None
+    await eventually(lambda: bool(rig.link.sent))

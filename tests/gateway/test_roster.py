@@ -10,10 +10,10 @@ from orchestrator.gateway.roster import Roster
 class Link:
     """The gateway's end of a link that leads nowhere."""
 
-    def offer(self, message: FromGateway, fd: int | None = None) -> bool:
+    def offer(self, message: FromGateway, fds: tuple[int, ...] = ()) -> bool:
         return False
 
-    def send(self, message: FromGateway) -> None: ...
+    def send(self, message: FromGateway, fds: tuple[int, ...] = ()) -> None: ...
 
     def close(self, reason: EndReason) -> None: ...
 
@@ -24,9 +24,8 @@ def hello(actor_id: str, *held: str, seats: int = 2) -> Hello:
 
 def test_a_given_session_is_found_until_it_ends() -> None:
     roster, link = Roster(), Link()
-    assert roster.join(link, hello("a"), 0.0) == []
-    actor = roster.choose()
-    assert actor is not None
+    actor = roster.join(link, hello("a"), 0.0)
+    assert roster.choose() is actor is roster.actor_named("a")
     session = roster.give("s1", "openai", actor, "peer", 5.0)
     assert roster.session("s1") is session
     assert roster.session_at(link, "s1") is session
@@ -54,39 +53,43 @@ def test_actors_take_turns() -> None:
     assert order[:3] == order[3:]
 
 
-def test_an_actor_that_leaves_takes_its_sessions_with_it() -> None:
+def test_an_actor_that_leaves_leaves_its_sessions_for_others() -> None:
     roster, link = Roster(), Link()
     roster.join(link, hello("a", "s1", "s2"), 0.0)
-    roster.join(Link(), hello("b", "s3"), 0.0)
+    other = roster.join(Link(), hello("b", "s3"), 0.0)
     gone = roster.leave(link)
     assert gone is not None
     assert set(gone.sessions) == {"s1", "s2"}
     assert roster.leave(link) is None
-    assert [snapshot.session_id for snapshot in roster.session_snapshots()] == ["s3"]
+    assert len(roster) == 3
+    session = roster.session("s1")
+    assert session is not None
+    assert roster.session_at(link, "s1") is None
+    roster.move(session, other)
+    assert set(other.sessions) == {"s1", "s3"}
+    assert set(gone.sessions) == {"s2"}
 
 
 def test_an_actor_on_a_new_link_keeps_what_it_still_holds() -> None:
     roster, old, new = Roster(), Link(), Link()
     roster.join(old, hello("a", "s1", "s2"), 1.0)
-    lost = roster.join(new, hello("a", "s2", "s3"), 2.0)
-    assert [session.session_id for session in lost] == ["s1"]
-    assert {snapshot.session_id: snapshot.since for snapshot in roster.session_snapshots()} == {"s2": 1.0, "s3": 2.0}
+    roster.join(new, hello("a", "s2", "s3"), 2.0)
+    since = {snapshot.session_id: snapshot.since for snapshot in roster.session_snapshots()}
+    assert since == {"s1": 1.0, "s2": 1.0, "s3": 2.0}
     assert roster.leave(old) is None
     assert roster.session_at(new, "s2") is not None
-    assert len(roster) == 2
+    assert roster.session_at(new, "s1") is None
     assert len(roster.actor_snapshots()) == 1
 
 
 def test_a_session_that_two_actors_announce_belongs_to_the_later() -> None:
-    roster, first, second = Roster(), Link(), Link()
-    roster.join(first, hello("a", "s1"), 0.0)
-    roster.join(second, hello("b", "s1"), 0.0)
-    roster.leave(first)
+    roster = Roster()
+    first = roster.join(Link(), hello("a", "s1"), 0.0)
+    second = roster.join(Link(), hello("b", "s1"), 0.0)
     session = roster.session("s1")
     assert session is not None
-    assert session.actor.actor_id == "b"
-    roster.leave(second)
-    assert roster.session("s1") is None
+    assert session.actor is second
+    assert (first.sessions, set(second.sessions)) == ({}, {"s1"})
 
 
 def test_those_tried_in_vain_are_left_out() -> None:

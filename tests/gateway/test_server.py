@@ -15,12 +15,13 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from actors.node_link import NodeLinkServer
 from orchestrator.cluster.link_messages import Ended, Refused, Up
 from orchestrator.errors import EndReason, SettingsError
-from orchestrator.gateway.server import GatewayServer, new_session_id
+from orchestrator.gateway.server import GatewayServer
+from orchestrator.gateway.sessions import new_session_id
 from orchestrator.settings import Secret, Settings
 from orchestrator.stream_token import StreamTokens
 from orchestrator.telemetry import names
@@ -197,36 +198,6 @@ class TestCalls:
 
 
 class TestActors:
-    async def test_when_an_actor_dies_its_sessions_end_and_no_others(self, rig: Rig) -> None:
-        doomed, other = await rig.add_actor(), await rig.add_actor()
-        async with rig.call() as lost, rig.call() as kept:
-            await echo(kept, "x")
-            assert len(doomed.calls) == len(other.calls) == 1
-            with capture_logs() as logs:
-                await doomed.close()
-                await eventually(lambda: len(rig.server.snapshot().sessions) == 1)
-            with pytest.raises(ConnectionClosed):
-                await lost.recv()
-            await echo(kept, "still here")
-            assert rig.metric(names.SESSION_ENDS_TOTAL, channel="openai", reason="actor_died") == 1
-            (ended,) = [line for line in logs if line["event"] == "session_ended"]
-            assert (ended["reason"], ended["by"], ended["actor_id"]) == ("actor_died", "infrastructure", doomed.name)
-            assert [actor.actor_id for actor in rig.server.snapshot().actors] == [other.name]
-
-    async def test_an_actor_that_dies_before_it_answered_leaves_a_refusal_and_a_free_slot(self, rig: Rig) -> None:
-        actor = await rig.add_actor(answers=False)
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-        writer.write(request("GET", "/v1/realtime", UPGRADE))
-        await eventually(lambda: len(actor.held) == 1)
-        await actor.close()
-        with pytest.raises(asyncio.IncompleteReadError):
-            await reader.readexactly(1)
-        writer.close()
-        await eventually(lambda: not rig.server.snapshot().sessions)
-        snapshot = rig.server.snapshot()
-        assert (snapshot.starts, snapshot.ends, snapshot.handshakes) == (0, 0, 0)
-        assert rig.metric(names.REFUSALS_TOTAL, reason="actor_died") == 1
-
     async def test_an_actor_that_comes_back_on_a_new_link_keeps_its_sessions(self, rig: Rig) -> None:
         actor = await rig.add_actor()
         async with rig.call() as caller:
@@ -259,7 +230,7 @@ class TestActors:
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(request("GET", "/v1/realtime", UPGRADE))
         await eventually(lambda: len(first.held) == 1)
-        second.client.send(Up(first.held[0][1].session_id, 0.1))
+        second.client.send(Up(first.held[0][2].session_id, 0.1))
         second.client.send(Up("sess_unknown", 0.1))
         async with rig.call():
             assert rig.server.snapshot().starts == 1
@@ -271,7 +242,7 @@ class TestActors:
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(request("GET", "/v1/realtime", UPGRADE))
         await eventually(lambda: len(actor.held) == 1)
-        actor.ended(actor.held[0][1].session_id, EndReason("no_seat", "all seats are taken"))
+        actor.ended(actor.held[0][2].session_id, EndReason("no_seat", "all seats are taken"))
         await eventually(lambda: not rig.server.snapshot().sessions)
         assert rig.metric(names.REFUSALS_TOTAL, reason="no_seat") == 1
         writer.close()
@@ -280,8 +251,9 @@ class TestActors:
         actor = await rig.add_actor(answers=False)
         asked = asyncio.ensure_future(rig.get("/v1/realtime", UPGRADE))
         await eventually(lambda: len(actor.held) == 1)
-        sock, adopt = actor.held.pop()
+        sock, page, adopt = actor.held.pop()
         sock.close()
+        os.close(page)
         actor.client.send(Refused(adopt.session_id, EndReason("no_seat", "all seats are taken")))
         answer = await asked
         assert (answer.status, answer.code) == (503, "no_seat")
@@ -312,7 +284,7 @@ class TestActors:
             assert len(frozen.adopted) == 2
 
     async def test_an_actor_whose_link_takes_no_more_is_passed_over(self, rig: Rig) -> None:
-        full = NodeLinkServer(f"{rig.link_path}-full", rig.server, queue_limit=0)
+        full = NodeLinkServer(f"{rig.link_path}-full", rig.server.sessions, queue_limit=0)
         full.start()
         await rig.add_actor(seats=2, path=full.path)
         well = await rig.add_actor(seats=2)

@@ -24,7 +24,7 @@ from orchestrator.journal.commit import (
     Spool,
     Write,
 )
-from orchestrator.journal.entries import AgentChanged, CallStarted, Entry, Snapshot
+from orchestrator.journal.entries import AgentChanged, CallStarted, Entry, Snapshot, TakenOver
 from orchestrator.journal.heads import Verdict
 from orchestrator.journal.state import replay
 from orchestrator.journal.stores.memory import MemoryStore
@@ -66,8 +66,10 @@ def test_the_store_goes_away_and_comes_back() -> None:
     machine = GroupCommit(CommitLimits(first_pause=1.0, longest_pause=3.0))
     machine.submit([STARTED], 0.0)
     assert machine.failed(0.0) == [Spool([STARTED])]
-    assert (machine.state, machine.due) == (CommitState.SPOOLING, 1.0)
+    # Nothing is due while the disk is at work: its answer goes on.
+    assert (machine.state, machine.due) == (CommitState.SPOOLING, None)
     assert machine.kept(0.0) == [Acknowledge("s1", "a", 1, durable=False)]
+    assert machine.due == 1.0
     assert machine.submit([SECOND], 0.5) == [Spool([SECOND])]
     assert machine.kept(0.5) == [Acknowledge("s1", "a", 2, durable=False)]
     # A probe that fails doubles the pause, up to its limit.
@@ -81,10 +83,11 @@ def test_the_store_goes_away_and_comes_back() -> None:
     assert machine.tick(9.0) == [ReadSpool(512)]
     assert machine.submit([THIRD], 9.0) == []
     machine.read([STARTED], 0.0)
-    assert machine.written(WRITTEN, 9.0) == [Confirm(1), Spool([THIRD])]
+    assert machine.written(WRITTEN, 9.0) == [Confirm(1), Acknowledge("s1", "a", 1, durable=True), Spool([THIRD])]
     assert machine.kept(9.0) == [Acknowledge("s1", "a", 3, durable=False), ReadSpool(512)]
     machine.read([SECOND, THIRD], 0.0)
-    assert machine.written([Verdict.KNOWN, Verdict.WRITE], 9.0) == [Confirm(2)]
+    # What was kept on disk is acknowledged once more: now nobody can come between.
+    assert machine.written([Verdict.KNOWN, Verdict.WRITE], 9.0) == [Confirm(2), Acknowledge("s1", "a", 3, durable=True)]
     assert machine.state is CommitState.STORE
     assert machine.submit([FOURTH], 9.0) == [Write([FOURTH])]
 
@@ -94,7 +97,7 @@ def test_a_spool_left_by_a_predecessor_is_written_first() -> None:
     assert machine.start(0.0) == [ReadSpool(512)]
     assert machine.submit([SECOND], 0.0) == []
     machine.read([STARTED], 0.0)
-    assert machine.written(WRITTEN, 0.0) == [Confirm(1), Write([SECOND])]
+    assert machine.written(WRITTEN, 0.0) == [Confirm(1), Acknowledge("s1", "a", 1, durable=True), Write([SECOND])]
 
 
 def test_when_nothing_can_take_entries_the_call_goes_on_and_a_snapshot_mends_it() -> None:
@@ -131,7 +134,8 @@ def test_a_steady_stream_of_entries_does_not_keep_the_spool_from_being_emptied()
     assert machine.kept(5.0)[-1] == ReadSpool(512)
     machine.submit([FOURTH], 5.0)
     assert machine.read([STARTED, SECOND], 5.0) == [Write([STARTED, SECOND])]
-    assert machine.written([Verdict.WRITE] * 2, 5.0) == [Confirm(2), Write([THIRD, FOURTH])]
+    durable = Acknowledge("s1", "a", 2, durable=True)
+    assert machine.written([Verdict.WRITE] * 2, 5.0) == [Confirm(2), durable, Write([THIRD, FOURTH])]
 
 
 def test_a_hole_is_mended_by_the_writer_and_costs_it_nothing_else() -> None:
@@ -151,7 +155,24 @@ def test_a_hole_that_a_snapshot_of_the_same_batch_mends_is_none() -> None:
     snapshot = entry(Snapshot(msgspec.Raw(b"{}")), 5)
     machine.read([SECOND, snapshot], 0.0)
     assert MemoryStore().append([SECOND, snapshot]) == [Verdict.GAP, Verdict.WRITE]
-    assert machine.written([Verdict.GAP, Verdict.WRITE], 0.0) == [Confirm(2)]
+    durable = Acknowledge("s1", "a", 5, durable=True)
+    assert machine.written([Verdict.GAP, Verdict.WRITE], 0.0) == [Confirm(2), durable]
+
+
+def test_whoever_follows_an_owner_that_lost_entries_has_to_tell_everything() -> None:
+    claim = entry(TakenOver("actor_died", after="a"), 4, epoch=2, writer="b")
+    machine = GroupCommit(CommitLimits(first_pause=1.0))
+    machine.submit([STARTED], 0.0)
+    machine.failed(0.0)
+    # It waits behind what is given up, or comes after it: in either case its entries would follow a hole.
+    machine.submit([SECOND, claim], 0.0)
+    assert machine.spool_full(0.0) == [Lose([STARTED, SECOND, claim])]
+    other = entry(TakenOver("actor_died", after="b"), 5, epoch=3, writer="c")
+    assert machine.submit([other], 0.0) == [Lose([other])]
+    assert machine.tick(1.0) == [Resume("s1", "a"), Resume("s1", "b"), Resume("s1", "c")]
+    snapshot = entry(Snapshot(msgspec.Raw(b"{}"), after="a"), 6, epoch=2, writer="c")
+    assert machine.submit([snapshot], 1.0) == [Write([snapshot])]
+    assert machine.written(WRITTEN, 1.0) == [Acknowledge("s1", "c", 6, durable=True)]
 
 
 def test_a_spool_that_cannot_be_read_any_further_is_left_behind() -> None:

@@ -17,6 +17,8 @@ AT_3 = Head("s1", 1, "a", 3)
 OVER = Head("s1", 1, "a", 3, ended=True)
 STARTED, FACT, TAKEN, END = CallStarted("openai", "A"), AgentChanged("B"), TakenOver("x"), CallEnded(EndReason("x"))
 SNAPSHOT = Snapshot(msgspec.Raw(b"{}"))
+AFTER_A, AFTER_X = TakenOver("x", after="a"), TakenOver("x", after="x")
+SNAPSHOT_AFTER_A, SNAPSHOT_AFTER_X = Snapshot(msgspec.Raw(b"{}"), "a"), Snapshot(msgspec.Raw(b"{}"), "x")
 
 FACTS: tuple[Body, ...] = (STARTED, FACT, TAKEN, END)
 
@@ -36,6 +38,17 @@ CASES: list[tuple[str, Head | None, Body, int, int, str, Verdict]] = [
     ("a takeover that skips an epoch", AT_3, TAKEN, 4, 3, "b", Verdict.STALE),
     ("the second of two takeovers", Head("s1", 2, "b", 4), TAKEN, 4, 2, "c", Verdict.STALE),
     ("the same takeover again", Head("s1", 2, "b", 4), TAKEN, 4, 2, "b", Verdict.KNOWN),
+    ("a takeover from its predecessor", AT_3, AFTER_A, 4, 2, "b", Verdict.WRITE),
+    ("a takeover from somebody else of that epoch", AT_3, AFTER_X, 4, 2, "b", Verdict.STALE),
+    ("a takeover that knows more than is here", AT_3, AFTER_A, 6, 2, "b", Verdict.GAP),
+    ("a takeover that knows more, from an unknown one", AT_3, TAKEN, 6, 2, "b", Verdict.STALE),
+    ("an owner whose takeover is missing", AT_3, FACT, 5, 2, "b", Verdict.GAP),
+    ("a snapshot that is a takeover", AT_3, SNAPSHOT_AFTER_A, 9, 2, "b", Verdict.WRITE),
+    ("a snapshot of one that is no owner", AT_3, SNAPSHOT, 9, 2, "b", Verdict.STALE),
+    ("a snapshot of somebody else's successor", AT_3, SNAPSHOT_AFTER_X, 9, 2, "b", Verdict.STALE),
+    ("a snapshot that has not read all", AT_3, SNAPSHOT_AFTER_A, 3, 2, "b", Verdict.STALE),
+    ("a snapshot of the second to take over", Head("s1", 2, "b", 4), SNAPSHOT_AFTER_A, 9, 2, "c", Verdict.STALE),
+    ("no snapshot takes over what is over", OVER, SNAPSHOT_AFTER_A, 9, 2, "b", Verdict.STALE),
     ("nothing follows the end", OVER, FACT, 4, 1, "a", Verdict.STALE),
     ("nobody takes over what is over", OVER, TAKEN, 4, 2, "b", Verdict.STALE),
     ("the end again", OVER, END, 3, 1, "a", Verdict.KNOWN),
@@ -67,3 +80,10 @@ def test_at_most_one_writer_owns_an_epoch_and_epochs_only_grow(data: st.DataObje
         head = head_after(made)
     assert written == sorted(written)
     assert [seq for _, seq in written] == list(range(1, len(written) + 1))
+
+
+def test_the_rule_does_not_fail_for_what_it_cannot_read() -> None:
+    damaged = msgspec.structs.replace(entry(TAKEN, 4, epoch=2, writer="b"), body=b"\xff", version=99)
+    assert judge(AT_3, damaged) is Verdict.WRITE
+    other = msgspec.structs.replace(entry(SNAPSHOT, 4, epoch=2, writer="b"), body=b"[]", version=99)
+    assert judge(AT_3, other) is Verdict.STALE

@@ -20,6 +20,8 @@ from orchestrator.journal.entries import (
     ItemDeleted,
     ItemWritten,
     LegChanged,
+    ResponseEnded,
+    ResponseStarted,
     Snapshot,
     TakenOver,
     ToolAnswered,
@@ -110,6 +112,16 @@ def test_a_snapshot_stands_for_all_that_was_before_it() -> None:
 
 def test_what_the_tools_are_given_is_kept_to_the_byte() -> None:
     assert state_of(CALL[0], ContextChanged(msgspec.Raw(b'{"b":1,"a":2}'))).context == msgspec.Raw(b'{"b":1,"a":2}')
+
+
+def test_a_response_that_ended_with_its_owner_is_known_until_another_one_begins() -> None:
+    cut: list[Body] = [CallStarted("openai", "Reception"), ResponseStarted("resp_1"), TakenOver("actor_died")]
+    assert (state_of(*cut).response_id, state_of(*cut).cut_response) == (None, "resp_1")
+    # An owner that dies before it has dealt with that leaves it to the next one.
+    assert state_of(*cut, TakenOver("actor_died")).cut_response == "resp_1"
+    assert state_of(*cut, ResponseStarted("resp_2")).cut_response is None
+    assert state_of(*cut, ResponseEnded("resp_1", "cancelled")).cut_response is None
+    assert state_of(*cut[:2], ResponseEnded("resp_1", "completed"), TakenOver("actor_died")).cut_response is None
 
 
 @given(st.lists(st.sampled_from(CALL), max_size=30), st.integers(0, 30))

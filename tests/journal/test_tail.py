@@ -96,3 +96,23 @@ def test_the_store_ends_up_with_what_the_owner_knows(steps: list[int | str]) -> 
     store.append(list(tail.open))
     rebuilt = replay("s1", store.read("s1"))
     assert msgspec.structs.asdict(rebuilt) == msgspec.structs.asdict(tail.state)
+
+
+def test_a_claim_that_was_lost_on_its_way_is_made_by_the_snapshot() -> None:
+    store = MemoryStore()
+    first = JournalTail("s1", "a")
+    store.append([entry for body in CALL[:5] if (entry := first.write(body, UNIX_TIME))])
+    second = JournalTail("s1", "b", epoch=2, state=replay("s1", store.read("s1")))
+    assert second.take_over("actor_died", "node-1", UNIX_TIME) is not None
+    second.lost()
+    assert second.write(AgentChanged("C"), UNIX_TIME) is None
+    snapshot = second.resume(UNIX_TIME)
+    assert snapshot is not None
+    assert store.append([snapshot]) == [Verdict.WRITE]
+    state = replay("s1", store.read("s1"))
+    assert (state.epoch, state.writer, state.takeovers, state.agent) == (2, "b", 1, "C")
+    # And it can be followed like any other.
+    third = JournalTail("s1", "c", epoch=3, state=state)
+    claim = third.take_over("actor_died", "node-1", UNIX_TIME)
+    assert claim is not None
+    assert store.append([claim]) == [Verdict.WRITE]
