@@ -9,7 +9,7 @@ JUDGES_STAMP := $(JUDGES)/.installed
 JUDGES_JS := tests/judges/agents_js
 JUDGES_JS_STAMP := $(JUDGES_JS)/node_modules/.installed
 
-.PHONY: help setup demo test check lint types judges browser database unit cluster fuzz lock clean
+.PHONY: help setup demo test check lint types judges browser database unit cluster chaos fuzz lock clean
 
 help:
 	@echo "make demo      one phone call, end to end, on this machine"
@@ -17,6 +17,7 @@ help:
 	@echo "make check     linter and type checker only"
 	@echo "make unit      the tests that start no Ray"
 	@echo "make cluster   the tests that start Ray"
+	@echo "make chaos     live calls while everything beneath them is broken; NIGHT=1 for an hour"
 	@echo "make fuzz      the property tests with many new examples"
 	@echo "make lock      resolve requirements.lock anew"
 
@@ -80,6 +81,11 @@ unit: setup judges browser database
 
 cluster: setup
 	$(BIN)/pytest -m cluster
+
+# Live calls on a real deployment while its processes, models and store are broken in random order. CHAOS takes options, such as
+# CHAOS="--seed 1 --only gateway", see docs/tasks.md.
+chaos: setup database
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 # New random examples for every property, some minutes; what it finds is kept in .hypothesis/ and tried first next time.
 fuzz: setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Protocol
 
 import msgspec
@@ -14,6 +15,7 @@ from orchestrator.realtime.openai_realtime import OpenAIRealtimeWebSocketModel
 from orchestrator.settings import Settings
 from orchestrator.telemetry.metrics import Metrics
 from orchestrator.transports.base import Leg, LegOptions, OpenListener
+from orchestrator.transports.websocket import WebSocketLeg
 
 __all__ = ["CallControl", "Channel", "ChannelParts", "FrameCounts", "LegHolder", "caller_gone"]
 
@@ -108,6 +110,10 @@ class LegHolder:
     def on_open(self, leg: Leg) -> None:
         """Take the leg."""
         self.leg = leg
+
+    def as_one(self) -> contextlib.AbstractContextManager[None]:
+        """What the block sends and has remembered reaches another owner as a whole, or not at all; no `await` in the block."""
+        return self.leg.as_one() if isinstance(self.leg, WebSocketLeg) else contextlib.nullcontext()
 
 
 def caller_gone(reason: EndReason) -> EndReason:

@@ -19,6 +19,7 @@ import msgspec
 from orchestrator.channels.base import ChannelParts, FrameCounts
 from orchestrator.channels.call_parts import CallParts, Holding, Lost
 from orchestrator.channels.record import CallRecord
+from orchestrator.channels.remembering import PageMemory
 from orchestrator.channels.resumption import resumption_of
 from orchestrator.core.conversation import cut_item
 from orchestrator.core.items import AssistantMessageItem
@@ -29,7 +30,6 @@ from orchestrator.errors import (
     LegClosedError,
     ModelFault,
     ModelLostError,
-    PageError,
     Refused,
     UserError,
 )
@@ -55,6 +55,7 @@ _CLOSE_CODES = {
     "model_unavailable": 1011,
     "internal_error": 1011,
     "shutdown": 1001,
+    "drained": 1001,
     "cancelled": 1001,
     "caller_overflow": 1008,
     "start_timeout": 1008,
@@ -63,16 +64,6 @@ _CLOSE_CODES = {
 QUIET_WITHIN = 4.0
 LOOK_EVERY = 0.02
 _OUTCOMES = {None: "ok", "tool_timeout": "timeout", "tool_lost": "lost", "outcome_unknown": "lost"}
-
-
-class _Remembered(msgspec.Struct, array_like=True):
-    """What stands in a call's page beside the caller's audio: what the next owner needs of the channel and of the model."""
-
-    channel: msgspec.Raw
-    model: ModelMemory | None = None
-
-
-_encoder = msgspec.json.Encoder()
 
 
 class Call:
@@ -93,6 +84,7 @@ class Call:
         self._model: OpenAIRealtimeWebSocketModel | None = None
         self._leg: Leg | None = None
         self._sock: socket.socket | None = None
+        self._memory = None if parts.page is None else PageMemory(parts.page, parts.session_id)
         # What the model of a former owner knew.
         self._recalled: ModelMemory | None = None
         self._release_asked: asyncio.Future[None] = loop.create_future()
@@ -134,16 +126,11 @@ class Call:
 
     def remember(self) -> None:
         """Save in the page what another owner would need (called by the channel)."""
-        page = self._parts.page
-        if page is None or not page.opened:
+        page, memory = self._parts.page, self._memory
+        if page is None or memory is None or not page.opened:
             return
         model = None if self._model is None else self._model.memory()
-        known = _Remembered(msgspec.Raw(self._channel.state() or b"null"), model or self._recalled)
-        try:
-            page.save(_encoder.encode(known))
-        except PageError as error:
-            # Such as an image that waits for its confirmation: without it the call is as safe as it was before.
-            self._log.warning("page_not_saved", detail=error.message)
+        memory.save(self._channel.state(), model or self._recalled)
 
     def release(self) -> None:
         """Let go of the call as soon as it is quiet: it goes on with another owner. `run` then returns."""
@@ -172,6 +159,13 @@ class Call:
             reason = EndReason("internal_error", "the call failed", getattr(error, "code", type(error).__name__))
         finally:
             await _whole(asyncio.ensure_future(self._finish(reason)))
+            if self._leg is None:
+                # Nobody came to own it.
+                sock.close()
+            if self._parts.page is not None:
+                # Nothing is remembered any more. A leg that never opened may have its last callback before it.
+                self._memory = None
+                asyncio.get_running_loop().call_soon(self._parts.page.close)
         return reason
 
     def caller_ready(self, caller: dict[str, Any]) -> None:
@@ -241,6 +235,7 @@ class Call:
         """The connection to the model is being made anew (called by the session)."""
         self._model_away = True
         self._log.warning("model_renewing", cause=cause)
+        self.remember()
         if self._parts.journal is not None:
             self._parts.journal.leg("model", "lost", cause)
         if self._machine.allows(SessionSignal.MODEL_LOST):
@@ -285,11 +280,8 @@ class Call:
     async def _resume(self, sock: socket.socket, lost: Lost) -> EndReason | None:
         """Go on with the caller of a former owner; returns why there is no call when the caller has left meanwhile."""
         page = self._parts.page
-        if page is not None and page.saved:
-            known = msgspec.json.decode(page.saved, type=_Remembered)
-            self._recalled = known.model
-            if bytes(known.channel) != b"null":
-                self._channel.restore(bytes(known.channel))
+        if self._memory is not None:
+            self._restore(self._memory)
         if lost.state is not None:
             self._prepare(lost.state)
         try:
@@ -304,11 +296,28 @@ class Call:
         self._signal(SessionSignal.CONNECT)
         return None
 
+    def _restore(self, memory: PageMemory) -> None:
+        """Take up what the former owner remembered. What makes no sense is left out: the caller is still there."""
+        channel, self._recalled = memory.find()
+        if channel:
+            try:
+                self._channel.restore(channel)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                self._log.error("page_memory_refused", part="channel", error=type(error).__name__)
+
     def _resumption(self, state: CallState) -> Resumption:
         """Return where the session goes on. A response that was under way is cut at what its caller heard of it."""
         resumption = resumption_of(state, starting_agent=self._parts.agent)
+        known = self._recalled
+        if known is not None:
+            # What is asked for in words of its own is asked for by the model, and answers what the caller has said.
+            answered = bool(known.requests) and state.response_id is None
+            unanswered = (resumption.unanswered or known.asked) and not answered
+            resumption = msgspec.structs.replace(resumption, unanswered=unanswered)
         if state.response_id is None and state.cut_response is None:
             return resumption
+        if known is not None and known.interrupted:
+            resumption = msgspec.structs.replace(resumption, cut_response=None)
         cuts = {cut.item_id: cut for cut in self._channel.cut()}
         items = tuple(
             cut_item(item, cuts[item.item_id]) if isinstance(item, AssistantMessageItem) and item.item_id in cuts else item
@@ -371,10 +380,18 @@ class Call:
             return EndReason("model_unavailable", "the model cannot be reached", error.code, "model")
         self._signal(SessionSignal.CONNECTED)
         both: set[asyncio.Future[Any]] = {self._ended, self._release_asked}
-        await asyncio.wait(both, timeout=self._settings.max_call_seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, timeout=self._time_left, return_when=asyncio.FIRST_COMPLETED)
         if self._release_asked.done() and not self._ended.done():
             await self._let_go()
+            if not self._ended.done():
+                await asyncio.wait({self._ended}, timeout=self._time_left)
         return self._reason() or EndReason("max_duration", "the call reached the longest time that it may last")
+
+    @property
+    def _time_left(self) -> float:
+        """Seconds that the call may still last: what it has lasted with its former owners counts."""
+        most, given = self._settings.max_call_seconds, self._parts.given
+        return most if given.lost is None else max(0.0, most - (time.monotonic() - given.accepted_at))
 
     async def _let_go(self) -> None:
         """Wait for a quiet moment, as far as there is time, and leave the call to its next owner."""
@@ -383,7 +400,17 @@ class Call:
         while not (self._ended.done() or self._is_quiet) and loop.time() < give_up_at:
             await asyncio.wait({self._ended}, timeout=LOOK_EVERY)
         if isinstance(self._leg, WebSocketLeg) and not self._ended.done():
-            self._leg.detach()
+            self.remember()
+            try:
+                self._leg.detach()
+            except UserError:
+                # It is being closed, or the caller does not read: whoever wants the call then takes it by force.
+                self._log.warning("release_refused", state=self._leg.state.value)
+                return
+            if self._parts.page is not None:
+                # The model goes on for a moment, and must not write into what is another owner's.
+                self._memory = None
+                self._parts.page.let_go()
             self.released = True
             self.end(EndReason("released", "the call goes on with another owner"))
             if self._parts.journal is not None:
@@ -410,12 +437,17 @@ class Call:
             raise AssertionError("a session was made just now")
         started = time.monotonic()
         await self._session.enter()
-        # No event of the model can have come since: nothing was awaited after the connection was there.
-        self._channel.live(self._model)
-        self.remember()
+        # No event of the model can have come since: nothing was awaited after the connection was there. What the caller said
+        # in the meantime is handed over and no longer remembered at once, or another owner would hand it over again.
+        with self._as_one():
+            self._channel.live(self._model)
+            self.remember()
         seconds = time.monotonic() - started
         self._metrics.observe(names.MODEL_CONNECT_SECONDS, seconds)
         self._record.timings.model_connect_ms = round(seconds * 1000, 1)
+
+    def _as_one(self) -> contextlib.AbstractContextManager[None]:
+        return self._leg.as_one() if isinstance(self._leg, WebSocketLeg) else contextlib.nullcontext()
 
     def _make_session(self, context: Any, agent: RealtimeAgent[Any], state: CallState | None) -> None:
         """Make the session and its model, unconnected; with a `state` they go on where a former owner's were."""

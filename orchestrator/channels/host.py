@@ -7,6 +7,8 @@ import socket
 from collections import OrderedDict
 from typing import Any, Protocol
 
+import msgspec
+
 from orchestrator.channels.call import Call
 from orchestrator.channels.call_parts import CallParts, CallReporter, ChannelFactory, Given, Holding, Lost
 from orchestrator.channels.journalling import CallJournal, Journals
@@ -14,6 +16,7 @@ from orchestrator.channels.model_endpoints import model_renewal
 from orchestrator.channels.openai import OpenAIChannel
 from orchestrator.channels.twilio import TwilioChannel
 from orchestrator.errors import EndReason
+from orchestrator.journal.state import CallState
 from orchestrator.realtime.agent import RealtimeAgent
 from orchestrator.realtime.openai_realtime import Dial
 from orchestrator.settings import Settings
@@ -160,7 +163,9 @@ class SessionHost:
             return None
         if given.lost is None or given.lost.state is None:
             return self._journals.open(given.session_id)
-        return self._journals.resume(given.session_id, given.lost.state, given.lost.cause)
+        # The journal's own goes on from here; the call has to know how things stood before.
+        state = msgspec.json.decode(given.lost.state.to_json(), type=CallState)
+        return self._journals.resume(given.session_id, state, given.lost.cause)
 
     async def _run(self, session_id: str, call: Call, sock: socket.socket) -> None:
         reason = EndReason("cancelled")

@@ -34,7 +34,6 @@ from orchestrator.journal.entries import (
     LegChanged,
     ResponseEnded,
     ResponseStarted,
-    TakenOver,
     ToolAnswered,
     ToolRequested,
     ToolStarted,
@@ -136,7 +135,10 @@ class CallJournal:
     def taken_over(self, cause: str, node: str) -> None:
         """This process owns the call from here on. To be called first, on a tail that knows what was before."""
         with self._harmless():
-            self._write(TakenOver(cause, node))
+            # By the tail, which names the owner before: should that one's last entries be lost, this one is asked for them.
+            entry = self.tail.take_over(cause, node, self._clock())
+            if entry is not None:
+                self._send([entry])
             state = self.tail.state
             for call in list(state.tool_calls.values()):
                 output = state.items.get(call.item_id, {}).get("output")

@@ -46,6 +46,8 @@ __all__ = ["OpenAIChannel"]
 # Messages of the caller kept while the model is being connected, in number and in bytes; one message always fits.
 EARLY_MESSAGES = 1024
 EARLY_BYTES = 8 * 1024 * 1024
+# Of these so many bytes are remembered for another owner.
+EARLY_REMEMBERED = 64 * 1024
 MAX_REMEMBERED = 1024
 _SUPPORTED = sorted(set(wire.CLIENT_EVENTS) - {"output_audio_buffer.clear"})
 _BINARY = "Expected a text WebSocket message; binary frames are not supported."
@@ -58,6 +60,7 @@ class _Remembered(msgspec.Struct, array_like=True):
     updates: list[str]
     caller_ids: dict[str, str | None]
     response: ToldResponse | None
+    early: list[str] = []
 
 
 _encoder = msgspec.json.Encoder()
@@ -117,13 +120,26 @@ class OpenAIChannel(LegHolder):
         super().on_open(leg)
         if self._cut:
             self._cut = False
-            self.on_response_lost()
+            with self.as_one():
+                self.on_response_lost()
+                self._parts.control.remember()
         self._parts.control.caller_ready({})
 
     def state(self) -> bytes:
         """What the caller was told, and which answers it is owed."""
-        known = _Remembered(self._greeted, list(self._updates), dict(self._caller_ids), self._open.state())
+        early = self._remembered_early() if self._early else []
+        known = _Remembered(self._greeted, list(self._updates), dict(self._caller_ids), self._open.state(), early)
         return _encoder.encode(known)
+
+    def _remembered_early(self) -> list[str]:
+        """Return the first of the messages that wait for the model, as many as may be remembered."""
+        room, early = EARLY_REMEMBERED, []
+        for data in self._early:
+            room -= len(data)
+            if room < 0:
+                break
+            early.append(data.decode(errors="replace"))
+        return early
 
     def restore(self, data: bytes) -> None:
         """Go on with the caller of another owner. What is hidden from it is learnt as the model is told of it."""
@@ -132,22 +148,28 @@ class OpenAIChannel(LegHolder):
         self._updates = deque(known.updates)
         self._caller_ids = OrderedDict(known.caller_ids)
         self._open.restore(known.response)
+        # Whatever the journal knows of it: the model that was giving it is gone.
+        self._cut = known.response is not None
+        self._early = deque(text.encode() for text in known.early)
+        self._early_bytes = sum(map(len, self._early))
 
     def cut(self) -> list[Cut]:
         """Tell the caller the end of the response under way. How much of it was heard only the caller knows."""
-        self._cut = True
         return []
 
     def expect(self, model: OpenAIRealtimeWebSocketModel) -> None:
         """Keep what is no audio until the model is connected, and all that comes after it: the order is the caller's."""
         self._expected = model
+        # What is settled without asking the model is answered while that is being connected.
+        model.tap(self._on_server_event, self)
 
     def live(self, model: OpenAIRealtimeWebSocketModel) -> None:
         """See the model's events from now on, and hand over what the caller has said in the meantime."""
         self._model, self._expected = model, None
         model.tap(self._on_server_event, self)
-        while self._early:
-            self.on_text(self._early.popleft())
+        early, self._early, self._early_bytes = self._early, deque(), 0
+        for data in early:
+            self.on_text(data)
 
     def on_text(self, data: bytes) -> None:
         """Take in a message of the caller."""
@@ -209,6 +231,8 @@ class OpenAIChannel(LegHolder):
             return
         self._early.append(data)
         self._early_bytes += len(data)
+        if self._early_bytes <= EARLY_REMEMBERED:
+            self._parts.control.remember()
 
     def _on_client_event(self, event: client.ClientEvent | wire.UnknownEvent, model: OpenAIRealtimeWebSocketModel) -> None:
         match event:
@@ -256,12 +280,14 @@ class OpenAIChannel(LegHolder):
         if kind is server.ResponseOutputAudioDelta:
             self.counts.sent += 1
             self.leg.send_audio(data)
-        elif kind in PASSED_THROUGH:
-            self.leg.send_text(data)
-            self._open.note(event)
-            self._parts.control.remember()
-        else:
-            self._translate(event)
+            return
+        # An owner that comes after must know of all that this caller was told, and of nothing else.
+        with self.as_one():
+            if kind in PASSED_THROUGH:
+                self.leg.send_text(data)
+                self._open.note(event)
+            else:
+                self._translate(event)
             self._parts.control.remember()
 
     def on_told_again(self, event: Any) -> None:

@@ -241,11 +241,12 @@ class TwilioChannel(LegHolder):
         if self.leg is None or self._stream_sid is None or not self._sent_since_clear:
             return
         # First void the marks that are out: the carrier will echo them as soon as it reads the clear.
-        self._marks.void(self._cursor.sent_ms)
-        self._sent_since_clear = False
-        self.leg.clear_audio()
-        self.leg.send_text(wire.encode(wire.OutClear(stream_sid=self._stream_sid)))
-        self._parts.control.remember()
+        with self.as_one():
+            self._marks.void(self._cursor.sent_ms)
+            self._sent_since_clear = False
+            self.leg.clear_audio()
+            self.leg.send_text(wire.encode(wire.OutClear(stream_sid=self._stream_sid)))
+            self._parts.control.remember()
 
     def _violation(self, close_code: int, code: str, text: str) -> None:
         """Refuse what is against the protocol: the stream is closed, the reason logged and counted."""

@@ -271,7 +271,8 @@ class CallerAudio:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with a store that another process filled, from what its `state` was; the connection is gone."""
-        self._turn_from = int(state["turn_from"])
+        # Since then some may have gone that nobody needed.
+        self._turn_from = max(int(state["turn_from"]), self._store.first)
         self._detects = bool(state["detects"])
         self._bytes_per_ms = float(state["bytes_per_ms"])
         self._turns = {item_id: (int(start), int(end)) for item_id, (start, end) in state["turns"].items()}

@@ -232,9 +232,16 @@ class ModelSession:
         return idle and not (self._speaking or self._beside or self._is_owed(now) or self.playback.is_playing(now))
 
     @property
-    def is_asked(self) -> bool:
-        """Is a response asked for that has not begun?"""
-        return self.responses.state is ResponseState.REQUESTED or bool(self.responses.waiting)
+    def is_interrupted(self) -> bool:
+        """Is the response under way one that nobody wants any more?"""
+        active = self.responses.active_id
+        return active is not None and (active == self._silenced or self.responses.state is ResponseState.CANCELLING)
+
+    def recall(self, requests: Sequence[client.ResponseCreate], now: float) -> None:
+        """These were asked for in another process; they are asked for again by `resume`."""
+        self.responses.lost(now, again=False)
+        for event in requests:
+            self.send_client_event(event, now)
 
     def is_private(self, event: server.ServerEvent) -> bool:
         """Does an event only answer what we told a new connection of? Then it is nobody's news."""

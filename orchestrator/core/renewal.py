@@ -154,6 +154,8 @@ class Renewal:
         self._tried: set[str] = set()
         self._refused: dict[str, str] = {}
         self._last_code = "renew_timeout"
+        # Is the first connection one that a conversation waits for which has begun already?
+        self._goes_on = False
 
     @property
     def state(self) -> RenewalState:
@@ -163,6 +165,11 @@ class Renewal:
     def begin(self, now: float, endpoints: int) -> None:
         """The first connection is wanted: each of so many endpoints is tried once, since a caller waits."""
         self._deadline = now + self.options.attempt * endpoints
+
+    def begin_again(self, now: float) -> None:
+        """The first connection here is wanted for a conversation that had others elsewhere: it is tried as long as theirs."""
+        self._goes_on = True
+        self._deadline = now + self.options.timeout
 
     def opened(self, endpoint: str, now: float) -> None:
         """A connection is in use from now on: the first one, or one in place of one that was lost."""
@@ -237,8 +244,9 @@ class Renewal:
             return Dial(choice.name, min(until - now, self.options.attempt))
         if isinstance(choice, NoEndpoint):
             return GiveUp(next(reversed(self._refused.values()), self._last_code))
-        if self._tried and (choice.until <= now or self.state is RenewalState.NEW):
-            if self.state is RenewalState.NEW:
+        is_new = self.state is RenewalState.NEW and not self._goes_on
+        if self._tried and (choice.until <= now or is_new):
+            if is_new:
                 return GiveUp(self._last_code)
             self._tried.clear()
             self._pause(now)

@@ -126,6 +126,13 @@ class ResponseSequencer:
         return len(self._waiting)
 
     @property
+    def open_requests(self) -> list[ResponseRequest]:
+        """What was asked for and has not begun, in order."""
+        asked = self._asked
+        first = [] if asked is None or asked.void or self.state is not ResponseState.REQUESTED else [asked.request]
+        return [*first, *(entry.request for entry in self._waiting)]
+
+    @property
     def deadline(self) -> float | None:
         """When `expire` must be called, or None."""
         if self._held:

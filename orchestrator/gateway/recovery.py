@@ -3,7 +3,8 @@
 Pure: events in, commands out; time is an argument. Two rules keep a session from having two owners on one node:
 
 - Nobody is offered a session before its last owner's process is known to be dead (`gone`) and everything that it sent has been
-  read (`link_lost`), or before it has let go by itself (`released`). The end of a link alone proves neither.
+  read (`link_lost`, for each link that was `connected`), or before it has let go by itself (`released`). The end of a link
+  alone proves neither.
 - Of two actors that claim a session the one with the higher epoch is right; the other is told to drop it.
 
 Between nodes the journal decides (`cluster.resume`), never this machine.
@@ -14,6 +15,7 @@ A session whose owner died is offered to the least loaded actor that is left, an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -127,6 +129,8 @@ class Recovery:
         # Processes that have a successor of the same name, until all that they sent was read.
         self._replaced: dict[tuple[str, int], _Actor] = {}
         self._orphans: dict[str, _Call] = {}
+        # How many links each process has here, also such over which it has not said who it is.
+        self._links: Counter[int] = Counter()
         self._given = 0
 
     # What is known.
@@ -256,12 +260,17 @@ class Recovery:
 
     # Actors.
 
+    def connected(self, pid: int) -> None:
+        """A process has opened a link. Which one the kernel says (`SO_PEERCRED`); what it has to say comes later."""
+        self._links[pid] += 1
+
     def hello(self, actor_id: str, pid: int, seats: int, held: Iterable[Claim], now: float) -> list[RecoveryCommand]:
         """An actor has linked, with all the sessions that it holds.
 
         The same process may link again; another one of the same name means that the first is dead.
         """
         commands: list[RecoveryCommand] = []
+        self._links[pid] = max(1, self._links[pid])
         actor = self._actors.get(actor_id)
         if actor is not None and actor.pid != pid:
             del self._actors[actor_id]
@@ -288,7 +297,10 @@ class Recovery:
         return commands + self._pump(now)
 
     def link_lost(self, actor_id: str, pid: int, now: float) -> list[RecoveryCommand]:
-        """The link has ended, and everything that came over it was handled."""
+        """A link has ended, and everything that came over it was handled."""
+        self._links[pid] -= 1
+        if self._links[pid] <= 0:
+            del self._links[pid]
         actor = self._process(actor_id, pid)
         if actor is None:
             return []
@@ -427,7 +439,7 @@ class Recovery:
 
     def _if_over(self, actor: _Actor, now: float) -> list[RecoveryCommand]:
         """Once a process is dead and all that it sent was read, its sessions are nobody's."""
-        if actor.linked or not actor.dead:
+        if self._links[actor.pid] or not actor.dead:
             return []
         if self._actors.get(actor.actor_id) is actor:
             del self._actors[actor.actor_id]

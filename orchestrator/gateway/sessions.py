@@ -60,6 +60,7 @@ from orchestrator.gateway.roster import Actor, Roster, Session
 from orchestrator.http_server.answers import Refusal
 from orchestrator.http_server.connection import Connection
 from orchestrator.journal.parcels import state_parcels
+from orchestrator.journal.state import CallState
 from orchestrator.settings import Settings
 from orchestrator.telemetry import names
 from orchestrator.telemetry.logs import get_logger
@@ -73,7 +74,7 @@ RETRY_AFTER: Final = 5
 # the largest format), and what its channel must remember. Only what is used costs memory.
 OUTBOUND_BYTES: Final = 1024 * 1024
 AUDIO_BYTES: Final = 2 * 1024 * 1024
-SNAPSHOT_BYTES: Final = 64 * 1024
+SNAPSHOT_BYTES: Final = 256 * 1024
 # Seconds between two looks at the heartbeats of the session actors.
 LOOK_EVERY: Final = 0.25
 
@@ -167,7 +168,12 @@ class Sessions:
         session_id = new_session_id()
         message = Adopt(session_id, channel, connection.received, connection.peer, connection.accepted_at)
         try:
-            caller = Caller(message, connection.duplicate(), self._new_page(channel))
+            page = self._new_page(channel)
+            try:
+                caller = Caller(message, connection.duplicate(), page)
+            except OSError:
+                page.close()
+                raise
         except (OSError, PageError):
             return try_later("out_of_descriptors", "too many connections are open")
         self._admission.reserve(session_id)
@@ -238,6 +244,9 @@ class Sessions:
                 session = self.roster.session_at(link, message.session_id)
                 if session is not None:
                     self._on_session_message(session, message)
+                elif sender is not None and isinstance(message, Released):
+                    # Another's meanwhile, or nobody's: the actor may be offered it again.
+                    self._perform(self._recovery.released(message.session_id, sender.actor_id, self._loop.time()))
                 else:
                     # Such as the end of a session that was counted as lost before.
                     _log.debug("message_of_unknown_session", session_id=message.session_id, kind=type(message).__name__)
@@ -277,7 +286,7 @@ class Sessions:
 
     def _on_refused(self, session: Session, reason: EndReason, now: float) -> None:
         """An actor has only closed what it was given."""
-        if self._recovery.stage(session.session_id) is Stage.OFFERED:
+        if self._recovery.stage(session.session_id) not in (None, Stage.OWNED):
             self._perform(self._recovery.refused(session.session_id, session.actor.actor_id, reason, now))
             return
         self._callers.refuse(session.session_id, try_later(reason.code, "the session was not taken"))
@@ -362,7 +371,18 @@ class Sessions:
         self._processes.watch(hello.actor_id, hello.pid)
         self._freezes.watch(hello.actor_id, now)
         claims = [Claim(held.session_id, held.epoch, Hold.SOCKET) for held in hello.sessions]
-        self._perform(self._recovery.hello(hello.actor_id, hello.pid, hello.seats, claims, now))
+        commands = self._recovery.hello(hello.actor_id, hello.pid, hello.seats, claims, now)
+        for held in hello.sessions:
+            self._give_back(held.session_id)
+        self._perform(commands)
+
+    def _give_back(self, session_id: str) -> None:
+        """Of two actors that claim a session the one that recovery takes for its owner has it, whoever said so last."""
+        session, owner = self.roster.session(session_id), self._recovery.owner(session_id)
+        actor = None if owner is None else self.roster.actor_named(owner)
+        if session is not None and actor is not None and session.actor is not actor:
+            self.roster.move(session, actor)
+            session.epoch = self._recovery.epoch(session_id)
 
     # What recovery wants done.
 
@@ -390,6 +410,13 @@ class Sessions:
     def _offer(self, offer: Offer) -> list[RecoveryCommand]:
         """Give an actor a session that has no owner, with its caller and all that is known of it."""
         session, caller = self.roster.session(offer.session_id), self._callers.get(offer.session_id)
+        state = None if session is None else self._state(session)
+        if session is not None and state is not None and state.end is not None:
+            # Its owner has ended it and could not say so any more.
+            self._callers.end(session.session_id)
+            commands = self._recovery.ended(session.session_id, offer.actor_id, self._loop.time())
+            self._settle(session, state.end)
+            return commands
         actor = self.roster.actor_named(offer.actor_id)
         taken = session is not None and caller is not None and actor is not None and self._hand(session, caller, actor, offer)
         if taken:
@@ -402,7 +429,7 @@ class Sessions:
         message: Adopt | Recover = caller.adopt
         if caller.page.opened:
             message = caller.recover(offer.cause, self._lost_at.get(session.session_id, time.monotonic()))
-            state = None if self._journal is None else self._journal.copies.state(session.session_id)
+            state = self._state(session)
             for data, more in () if state is None else state_parcels(state.to_json()):
                 actor.link.send(StateParcel(session.session_id, data, more))
         try:
@@ -418,6 +445,9 @@ class Sessions:
             "session_offered", session_id=session.session_id, actor_id=actor.actor_id, cause=offer.cause, begun=offer.begun
         )
         return True
+
+    def _state(self, session: Session) -> CallState | None:
+        return None if self._journal is None else self._journal.copies.state(session.session_id)
 
     def _arm(self) -> None:
         """Keep one timer at the time when recovery has something to do."""

@@ -15,6 +15,7 @@ import msgspec
 
 from orchestrator.core.caller_audio import CallerAudio, joined
 from orchestrator.core.items import RealtimeItem, RealtimeToolCallItem
+from orchestrator.core.model_session import ModelSession
 from orchestrator.core.session_settings import InputRules, SessionSettings
 from orchestrator.core.unanswered import Unanswered, Wish
 from orchestrator.realtime.connection import ModelConnection
@@ -53,7 +54,8 @@ class ModelMemory(msgspec.Struct, array_like=True):
     """What another process needs to go on with a model session, beside its history and the frames in the store.
 
     `settings` are those that the endpoint has taken, `updates` those on their way; `wishes` are client events as they are
-    sent, each with the frame of the caller's audio before which it was asked. `asked` says that a response was asked for.
+    sent, each with the frame of the caller's audio before which it was asked. `asked` says that a response was asked for that
+    has not begun; those with a body of their own are `requests`. Nobody wants the response under way if it was `interrupted`.
     """
 
     settings: dict[str, Any]
@@ -62,6 +64,8 @@ class ModelMemory(msgspec.Struct, array_like=True):
     audio: dict[str, Any]
     offset_ms: int
     asked: bool = False
+    requests: list[msgspec.Raw] = []
+    interrupted: bool = False
 
     @classmethod
     def empty(cls) -> ModelMemory:
@@ -86,12 +90,22 @@ class CarryOver:
         self.clears = 0
         self._history = history
 
-    def memory(self, *, asked: bool) -> ModelMemory:
+    def memory(self, session: ModelSession) -> ModelMemory:
         """Return what another process needs."""
         settings = self.settings
         wishes = [(frame, msgspec.Raw(wire.encode(wish))) for frame, wish in self.unanswered.wishes]
         updates = [(event_id, dict(session)) for event_id, session in settings.waiting]
-        return ModelMemory(settings.confirmed, updates, wishes, self.audio.state(), self.offset_ms, asked)
+        asked = session.responses.open_requests
+        return ModelMemory(
+            settings.confirmed,
+            updates,
+            wishes,
+            self.audio.state(),
+            self.offset_ms,
+            asked=any(request.body is None for request in asked),
+            requests=[msgspec.Raw(wire.encode(request.body)) for request in asked if request.body is not None],
+            interrupted=session.is_interrupted,
+        )
 
     def recall(self, memory: ModelMemory) -> None:
         """Go on where another process was. The audio's part is restored by whoever has the store that it filled."""
@@ -101,6 +115,12 @@ class CarryOver:
             event = wire.decode_client_event(bytes(data))
             if not isinstance(event, wire.UnknownEvent):
                 self.unanswered.sent(event, frame)
+
+    @staticmethod
+    def requests(memory: ModelMemory) -> list[client.ResponseCreate]:
+        """Return the responses with a body of their own that another process had asked for."""
+        events = [wire.decode_client_event(bytes(data)) for data in memory.requests]
+        return [event for event in events if isinstance(event, client.ResponseCreate)]
 
     @property
     def rules(self) -> InputRules:

@@ -140,6 +140,8 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
             self._audio = CallerAudio(renewal.make_store())
             if memory.audio:
                 self._audio.restore(memory.audio)
+            else:
+                self._audio.lost()
         self._history: Callable[[], Sequence[RealtimeItem]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tap: WireTap | None = None
@@ -174,7 +176,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         """Return what another process needs to go on; None for a model that cannot be gone on with."""
         if self._link is None or self._session is None:
             return self._memory
-        return self._link.carry.memory(asked=self._session.is_asked)
+        return self._link.carry.memory(self._session)
 
     def renew(self, cause: str = "demanded") -> None:
         """Replace the connection at the next quiet moment. Raises UserError for a model that was not made to."""
@@ -247,6 +249,7 @@ class OpenAIRealtimeWebSocketModel(RealtimeModel):
         link = self._link = RenewedLink(self, renewal, session, self._history, self._audio)
         if self._memory is not None:
             link.carry.recall(self._memory)
+            session.recall(link.carry.requests(self._memory), self._now())
             if not (self._memory.settings or self._memory.updates):
                 self._update_session(options.get("initial_model_settings") or {})
             await link.open_again()

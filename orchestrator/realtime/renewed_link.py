@@ -129,9 +129,13 @@ class RenewedLink:
         return connection
 
     async def open_again(self) -> None:
-        """Open a connection for a conversation that began in another process, and tell it of everything. Raises as `open`."""
+        """Open a connection for a conversation that began in another process, and tell it of everything.
+
+        A caller waits who was in the conversation already, so it is tried as long as for a connection that was lost. Raises as
+        `open`.
+        """
         self._lost_at = self._now()
-        self.take(await self.renewer.first(), RECOVERED)
+        self.take(await self.renewer.first(again=True), RECOVERED)
 
     def renew(self, cause: str) -> None:
         """Replace the connection at the next quiet moment."""

@@ -94,12 +94,15 @@ class Renewer:
         """Where the connection is in its life."""
         return self._machine.state
 
-    async def first(self) -> ModelConnection:
-        """Open the first connection, trying each endpoint once.
+    async def first(self, *, again: bool = False) -> ModelConnection:
+        """Open the first connection, trying each endpoint once; or, `again`, for as long as one that was lost is worth.
 
         Raises what the last try raised: LegConnectError, or UserError for an endpoint that cannot be dialled as it is set up.
         """
-        self._machine.begin(self._now(), len(self._renewal.targets))
+        if again:
+            self._machine.begin_again(self._now())
+        else:
+            self._machine.begin(self._now(), len(self._renewal.targets))
         failures: list[Exception] = []
         connection = await self._obtain(failures)
         if connection is None:

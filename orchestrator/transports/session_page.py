@@ -201,6 +201,10 @@ class SessionPage:
         when: float = BEAT.unpack_from(self.memory, BEAT_AT)[1]
         return when
 
+    def let_go(self) -> None:
+        """Change nothing any more: the page is another owner's from now on. What is staged here after this is lost."""
+        self.staging = True
+
     def forget_leg(self) -> None:
         """Make the page ready for another connection of the same caller, once the last leg has ended.
 

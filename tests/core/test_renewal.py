@@ -56,6 +56,21 @@ def test_the_first_connection_tries_each_endpoint_once() -> None:
     assert step == GiveUp("unreachable")
 
 
+def test_the_first_connection_of_a_conversation_that_goes_on_is_tried_as_long_as_one_that_was_lost() -> None:
+    renewal = renewal_of("a", "b", timeout=30.0)
+    renewal.begin_again(0.0)
+    now, dials = 0.0, 0
+    while not isinstance(step := renewal.next_step(now), GiveUp):
+        if isinstance(step, Dial):
+            dials += 1
+            renewal.failed(step.endpoint, DOWN, now)
+        else:
+            now = step.until
+    assert dials > 6
+    assert now >= 30.0
+    assert step == GiveUp("unreachable")
+
+
 def test_a_lost_connection_is_replaced_at_once_then_elsewhere_then_after_pauses_that_grow() -> None:
     renewal = renewal_of("a", "b", luck=1.0)
     live(renewal)

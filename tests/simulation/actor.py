@@ -138,6 +138,7 @@ class ActorTwin(Process):
             return
         self.link = Link(self.world, self, gateway)
         gateway.links.add(self.link)
+        gateway.recovery.connected(self.pid)
         claims = tuple(Claim(call.session_id, call.tail.epoch, call.hold) for call in self.calls.values() if call.serving)
         held = tuple(HeldSession(claim.session_id, "", "live") for claim in claims)
         socks = {call.session_id: call.sock for call in self.calls.values() if call.sock is not None}
@@ -147,6 +148,11 @@ class ActorTwin(Process):
                 # What it was offered went with the last link, or will be offered again.
                 self._let_go(call)
         self._journals.send_open()
+        for call in self.calls.values():
+            for call_id in list(call.starting):
+                # What the last gateway had on disk is acknowledged to nobody now; what comes after it speaks for it.
+                entry = self._write(call, ToolStarted(call_id, idempotent=False))
+                call.starting[call_id] = call.tail.state.last_seq if entry is None else entry.seq
 
     def on_link_lost(self, link: Link) -> None:
         if self.link is link:
@@ -441,7 +447,9 @@ class ActorTwin(Process):
         if not call.over and (seq := call.starting.pop(call_id, None)) is not None:
             written_at = self.cluster.store.written_at.get((call.session_id, call.tail.writer, seq), self.world.now)
             store = self.cluster.store
+            gateway = self.node.gateway
             reachable = not store.down and self.world.connected(self.node.name, STORE)
+            reachable = reachable and gateway is not None and gateway.alive and not gateway.frozen
             if reachable and self.world.now - max(written_at, self.cluster.disturbed_at) > 1.0:
                 raise Violation("acknowledgement_arrives", f"{call.tail.writer} was not told that {seq} is in the store")
             self.world.note("tool: not started", session=call.session_id, call=call_id)

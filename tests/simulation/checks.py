@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from orchestrator.gateway.recovery import Stage
 from orchestrator.journal.audit import Finding, audit
 from orchestrator.journal.entries import Entry
-from orchestrator.journal.heads import SNAPSHOT, Head
+from orchestrator.journal.heads import ENDED, SNAPSHOT, Head
 from orchestrator.journal.state import replay
 from orchestrator.journal.writers import WriterName
 from tests.simulation.actor import ActorTwin, CallTwin
@@ -63,7 +63,7 @@ def _check_acknowledged(cluster: Cluster, stored: dict[str, list[Entry]]) -> Non
     """
     there = {(entry.session_id, entry.writer, entry.seq) for entries in stored.values() for entry in entries}
     for (session_id, writer, seq), entry in cluster.sent.items():
-        if (session_id, writer, seq) in there or (session_id, writer, seq) in cluster.lost:
+        if (session_id, writer, seq) in there:
             continue
         if _is_told_again(entry, stored.get(session_id, ())):
             continue
@@ -72,7 +72,7 @@ def _check_acknowledged(cluster: Cluster, stored: dict[str, list[Entry]]) -> Non
         if _is_fenced(cluster, entry, stored.get(session_id, ())):
             continue
         gateway = cluster.arrived.get((session_id, writer, seq))
-        if gateway is not None and gateway.alive:
+        if gateway is not None and gateway.alive and (session_id, writer, seq) not in cluster.lost:
             raise Violation("arrived_is_kept", f"{seq}:{entry.kind} of {session_id} by {writer} is not in the store")
         node, kept = cluster.kept.get((session_id, writer), (None, 0))
         if node is not None and seq <= kept and node.alive:
@@ -80,8 +80,11 @@ def _check_acknowledged(cluster: Cluster, stored: dict[str, list[Entry]]) -> Non
 
 
 def _is_told_again(entry: Entry, stored: Sequence[Entry]) -> bool:
-    """Whether its writer gave a snapshot afterwards, as it does when it hears that something was lost."""
-    return any(other.kind == SNAPSHOT and other.writer == entry.writer and other.seq > entry.seq for other in stored)
+    """Whether its writer gave a snapshot afterwards, as it does when it hears that something was lost; or did so in vain, since
+    nothing was lost and the end of its call is there."""
+    own = [other for other in stored if other.writer == entry.writer]
+    later = any(other.kind == SNAPSHOT and other.seq > entry.seq for other in own)
+    return later or any(other.kind == ENDED and other.seq < entry.seq for other in own)
 
 
 def _is_fenced(cluster: Cluster, entry: Entry, stored: Sequence[Entry]) -> bool:

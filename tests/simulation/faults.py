@@ -11,7 +11,7 @@ from tests.simulation.cluster import Cluster, Node, Shape
 from tests.simulation.store import STORE
 from tests.simulation.supervisor import SUPERVISOR
 
-__all__ = ["GENTLE", "Fault", "inject", "make_faults", "make_shape"]
+__all__ = ["GENTLE", "KINDS", "Fault", "inject", "make_faults", "make_shape"]
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Fault:
     duration: float
 
 
-_KINDS: dict[str, int] = {
+KINDS: dict[str, int] = {
     "kill_actor": 10,
     "kill_owner": 10,
     "kill_gateway": 6,
@@ -76,8 +76,8 @@ def make_faults(seed: int, shape: Shape) -> list[Fault]:
         return _outage(dice, shape)
     if theme == "split":
         return _split(dice, shape)
-    names = {"any": list(_KINDS), "gentle": list(GENTLE), "restarts": list(_RESTARTS)}[theme]
-    weights = [_KINDS[name] for name in names]
+    names = {"any": list(KINDS), "gentle": list(GENTLE), "restarts": list(_RESTARTS)}[theme]
+    weights = [KINDS[name] for name in names]
     faults: list[Fault] = []
     at = 0.0
     for _ in range(dice.choice((1, 2, 3, 3, 4, 5, 6, 8))):

@@ -93,6 +93,7 @@ def a_frozen_owner_is_not_killed(patch: Patch) -> None:
         if actor is None:
             return []
         actor.linked, actor.dead = False, True
+        self._links[actor.pid] = 0
         return [*self._if_over(actor, now), *self._pump(now)]
 
     patch.setattr(Recovery, "frozen", forgetful)
@@ -115,7 +116,7 @@ def a_kill_is_as_good_as_a_death(patch: Patch) -> None:
     def deaf(self: Recovery, actor_id: str, pid: int, now: float) -> list[Any]:
         actor = self._process(actor_id, pid)
         if actor is not None:
-            actor.linked = False
+            self._links[pid] = 0
         return genuine(self, actor_id, pid, now)
 
     patch.setattr(Recovery, "gone", deaf)

@@ -6,17 +6,36 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.telemetry.logs import configure
 from tests.simulation.checks import check_connections, check_end, check_tools
 from tests.simulation.cluster import Cluster
-from tests.simulation.faults import Fault, inject, make_faults, make_shape
+from tests.simulation.faults import KINDS, Fault, inject, make_faults, make_shape
 from tests.simulation.world import Violation, World
 
-__all__ = ["Outcome", "report", "run", "shortened"]
+__all__ = ["REACHED", "Outcome", "report", "run", "shortened"]
 
 # Seconds after the last fault in which everything has to come right, and after which nothing changes any more.
 PEACE = 36.0
 LOOK_EVERY = 2.0
+
+
+# What many schedules together must have come across; what is not among it was not tried.
+REACHED = (
+    *(f"fault: {kind}" for kind in KINDS),
+    *("recovery: Offer", "recovery: Kill", "recovery: Release", "recovery: EndCaller", "recovery: Forget"),
+    *("offer: actor_died", "offer: handed_over", "offer: not_held", "offer: resumed"),
+    *("offer: read from the store", "offer: not all is in the store yet", "offer: begins anew"),
+    *("resume: ServeHere", "resume: Relay", "resume: TakeOver", "resume: Ask", "resume: Refuse"),
+    *("resume: refused session_busy", "resume: refused session_ended", "resume: refused session_recovering"),
+    *("resume: refused session_owned", "resume: refused journal_unavailable", "resume: refused resume_timeout"),
+    *("caller: ended recovery_failed", "caller: ended not_the_owner", "caller: ended session_ended"),
+    *("orphans: Restart", "orphans: Close"),
+    *("freeze: Suspect", "freeze: AskDump", "freeze: KillFrozen", "freeze: Trust"),
+    *("claim: accepted", "claim: by snapshot", "actor: refused"),
+    *("verdict: known", "verdict: stale", "verdict: gap"),
+    *("spool: kept", "spool: full", "spool: emptied", "spool: left by a predecessor", "store: answer lost"),
+    *("journal: entries lost", "journal: asks for a snapshot"),
+    *("tool: runs", "tool: runs again", "tool: outcome unknown", "tool: not started"),
+)
 
 
 @dataclass
@@ -102,6 +121,3 @@ def report(outcome: Outcome) -> str:
     lines += [f"    {fault}" for fault in best.faults]
     lines += ["what happened:", *(told.trace or [])[-200:], f"-> {told.violation}"]
     return "\n".join(lines)
-
-
-configure("critical")

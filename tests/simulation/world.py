@@ -188,7 +188,9 @@ class World:
 
     def short(self) -> float:
         """A message between two processes of a node."""
-        return 0.0002 + self.random.random() ** 3 * 0.004
+        dice = self.random.random()
+        # Now and then the other side is busy.
+        return 0.0002 + dice**3 * 0.004 if dice < 0.95 else 0.001 + (dice - 0.95) * 0.6
 
     def between(self, low: float, high: float) -> float:
         return low + (high - low) * self.random.random()
