@@ -394,7 +394,7 @@ async def test_the_webhook_answers_a_signed_request_only(signed_office: Office, 
         RequestValidator("another token").compute_signature(url + query, form),
         judge.compute_signature(f"{url}x{query}", form),
         judge.compute_signature(url + query, {**form, "From": "+15005550007"}),
-        good[:-2] + "A=",
+        ("B" if good[0] == "A" else "A") + good[1:],
         "",
         "\u00e9",
     ]
